@@ -1,0 +1,265 @@
+"""The command line: `efflib list | plan | run | status | audit | ledger | data | export | merge | pages`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="""Reproduce the tables of "Efficient Deep Learning, Reproduced" and look at what was measured.
+
+    A table is named PAPER.TABLE, e.g. bimask.table2. Scales: smoke (embedded data, seconds), tiny (CPU hours on real
+    data), small (GPU hours), paper (the paper's full grid). Start with `efflib list`.""",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Name = Annotated[
+    str, typer.Argument(metavar="TABLE", help="A table, e.g. bimask.table2; `efflib list` shows all.")
+]
+ScaleOption = Annotated[str, typer.Option("--scale", "-s", help="smoke, tiny, small or paper.")]
+SeedsOption = Annotated[
+    str, typer.Option("--seeds", help="A number n (seeds 0..n-1), or a list such as 0,3,4.")
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only", help="Narrow a choice of the table, e.g. --only models=vgg8,resnet20. Repeatable."
+    ),
+]
+
+
+@app.command("list")
+def list_() -> None:
+    """List the tables, with what is recorded of each at every scale."""
+    from efflib.papers import COMING, PAPERS, all_tables
+    from efflib.report.verdict import SCALES
+    from efflib.trials import collect
+
+    tables = all_tables()
+    for slug, title in PAPERS.items():
+        typer.echo(f"{slug}: {title}")
+        for name, table in tables.items():
+            if name.startswith(f"{slug}."):
+                done = {scale: collect(table, scale).recorded for scale in SCALES}
+                shown = ", ".join(f"{scale} {have}/{all_}" for scale, (have, all_) in done.items())
+                typer.echo(f"  {name:<16} {table.title:<45} recorded trials: {shown}")
+    for slug, title in COMING.items():
+        typer.echo(f"{slug}: {title} (not there yet)")
+
+
+@app.command()
+def plan(table: Name, scale: ScaleOption = "smoke", seeds: SeedsOption = "5", only: Only = None) -> None:
+    """Show how many trials a run would take, how many are shared or recorded, and the time by device."""
+    from efflib.papers import all_tables
+    from efflib.trials import plan as make_plan
+
+    chosen = _table(table)
+    others = [other for name, other in all_tables().items() if name != table]
+    planned = make_plan(chosen, scale, _seeds(seeds), others, **_choices(only))
+    typer.echo(
+        f"{table} at scale {scale}: {len(planned.trials)} trials, {planned.shared} shared with other tables, "
+        f"{planned.recorded} recorded, {len(planned.missing)} missing ({planned.flops:.2e} FLOPs)"
+    )
+    for device, seconds in planned.seconds.items():
+        unknown = f", and {planned.unknown[device]} trials of unknown time" if planned.unknown[device] else ""
+        typer.echo(f"  {device}: {_duration(seconds)} for the missing ones{unknown}")
+    if planned.missing and not planned.seconds:
+        typer.echo("  no recorded trial tells a time yet; run one seed first")
+
+
+@app.command()
+def run(
+    table: Name,
+    scale: ScaleOption = "smoke",
+    seeds: SeedsOption = "1",
+    only: Only = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads of this process.")] = None,
+    recompute: Annotated[bool, typer.Option(help="Also run what is recorded.")] = False,
+    retry: Annotated[bool, typer.Option(help="Also run what failed before.")] = False,
+) -> None:
+    """Run the missing trials of a table. Stop it at any time; the same command continues.
+
+    Start it several times at once (say, twice with --threads 1) to share the work between processes.
+    """
+    import torch
+
+    from efflib.training import pick_device, pick_precision
+    from efflib.trials import Store
+    from efflib.trials.runner import Machine, run_trials
+
+    if threads:
+        torch.set_num_threads(threads)
+    machine = Machine(pick_device(device), pick_precision(precision, pick_device(device)))
+    trials = _table(table).trials(scale, _seeds(seeds), **_choices(only))
+    run_trials(
+        trials,
+        Store.for_scale(scale),
+        machine,
+        recompute,
+        renew=scale == "smoke",
+        retry=retry,
+        report=typer.echo,
+    )
+
+
+@app.command()
+def status(
+    canary: Annotated[
+        bool, typer.Option("--canary", help="Note today's canaries in results/equivalent.json.")
+    ] = False,
+) -> None:
+    """Show every recipe's records: usable, failed and stale ones, with the reasons."""
+    from collections import Counter
+
+    from efflib.trials import Store
+    from efflib.trials.freshness import note_canaries, stale_reason
+    from efflib.trials.recipes import list_recipes
+
+    records = Store.for_scale("tiny").records()
+    if canary:
+        note_canaries(list_recipes())
+    for recipe in list_recipes():
+        why = [(record, stale_reason(record)) for record in records if record.recipe == recipe]
+        counts = Counter("stale" if reason else record.status for record, reason in why)
+        typer.echo(f"{recipe}: {len(why)} records {dict(counts) if counts else ''}")
+        for record, reason in why:
+            if reason or record.failure:
+                typer.echo(f"  {record.key}: {reason or record.failure.reason}")
+
+
+@app.command()
+def audit(slug: Annotated[str, typer.Argument(metavar="PAPER")] = "bimask") -> None:
+    """Recompute a paper's printed arithmetic and list the findings."""
+    from efflib.papers import paper
+    from efflib.report.audit import audit_markdown
+
+    typer.echo(audit_markdown(paper(slug).findings()))
+
+
+@app.command()
+def ledger() -> None:
+    """Count every printed cell of every table by its verdict, or by the reason why it has none."""
+    from efflib.report.pages import ledger_text
+
+    typer.echo(ledger_text())
+
+
+@app.command()
+def data(
+    name: Annotated[str | None, typer.Argument(help="A data set; without it, all are listed.")] = None,
+    download: Annotated[
+        bool, typer.Option(help="Fetch it from its official source if it is not here.")
+    ] = False,
+) -> None:
+    """Show which data sets are at hand and where they were found, or fetch one."""
+    from efflib.data import available, list_datasets, load_dataset
+
+    for each in [name] if name else list_datasets():
+        if not name and not available(each):
+            typer.echo(f"{each:<12} not here; `efflib data {each} --download` fetches it")
+            continue
+        for split in ("train", "test"):
+            found = load_dataset(each, split, download=download)
+            typer.echo(
+                f"{each:<12} {split:<6} {found.images.shape}, variant {found.variant}, {found.fingerprint[:12]}"
+            )
+
+
+@app.command()
+def export(
+    archive: Annotated[Path, typer.Argument(help="Archive to write, e.g. records.tar.gz.")],
+    recipe: Annotated[list[str] | None, typer.Option(help="Only this recipe. Repeatable.")] = None,
+    weights: Annotated[bool, typer.Option(help="Also pack the weights.")] = False,
+) -> None:
+    """Pack the recorded trials into one archive, to bring them to another machine."""
+    from efflib.trials import Store
+    from efflib.trials import export as pack
+
+    count = pack(Store.for_scale("tiny"), archive, recipe or (), weights)
+    typer.echo(f"{count} records written to {archive}")
+
+
+@app.command()
+def merge(archive: Annotated[Path, typer.Argument(help="Archive made by `efflib export`.")]) -> None:
+    """Read an exported archive into the results, by key; a second run of a key is kept beside the first."""
+    from efflib.trials import Store
+    from efflib.trials import merge as unpack
+
+    done = unpack(Store.for_scale("tiny"), archive)
+    typer.echo(
+        f"{done.added} records added, {done.known} known, {done.second_runs} kept as second runs, {done.weights} weights"
+    )
+
+
+@app.command()
+def pages() -> None:
+    """Write the generated parts of the book (ledger, status, audit) from the records; unchanged files stay."""
+    from efflib.report.pages import write_pages
+
+    for path in write_pages():
+        typer.echo(f"wrote {path}")
+
+
+def _table(name: str):
+    from efflib.papers import get_table
+
+    return get_table(name)
+
+
+def _seeds(text: str) -> int | list[int]:
+    """ "3" -> 3 (seeds 0..2); "0,3,4" -> [0, 3, 4]."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--seeds takes a number or a list such as 0,3,4; got {text!r}") from None
+    return numbers if "," in text else numbers[0]
+
+
+def _choices(only: list[str] | None) -> dict[str, list]:
+    """["models=vgg8,vgg11"] -> {"models": ["vgg8", "vgg11"]}; numbers become numbers."""
+    chosen = {}
+    for each in only or []:
+        name, equals, values = each.partition("=")
+        if not equals or not values:
+            raise ValueError(f"--only takes NAME=VALUE[,VALUE...], e.g. --only models=vgg8; got {each!r}")
+        chosen[name] = [_number(value) for value in values.split(",")]
+    return chosen
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds >= 3600
+        else f"{seconds / 60:.0f} min"
+        if seconds >= 60
+        else f"{seconds:.0f} s"
+    )
+
+
+def main() -> None:
+    """Entry point: errors of use are one line, not a traceback."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError) as problem:
+        typer.echo(f"efflib: {problem}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

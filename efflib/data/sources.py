@@ -1,0 +1,342 @@
+"""From a name to arrays: embedded sets, files, or a download, decoded once into the cache."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from efflib.data import archives, embedded, official
+from efflib.data.cache import cache_root, digests, load_arrays, save_arrays, set_aside
+from efflib.data.download import downloads_folder, fetch_set, offline
+from efflib.data.errors import DataBroken, DataNotFound
+from efflib.data.imageset import ImageSet, fingerprint, holdout
+from efflib.data.sets import REAL, Pickles, RealSet
+
+SPLITS = ("train", "validation", "test")
+DECODER_VERSION = 1  # to be raised when the same files would give other pixels, labels or order
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one data set was found.
+
+    Args:
+        kind: "pickles" and "idx" (official files), "archives" and "folder" (image folders).
+        place: the folder in which it was found.
+        files: split -> paths: the archive or folder; for idx the images file and the labels file.
+    """
+
+    kind: str
+    place: Path
+    files: dict[str, tuple[Path, ...]]
+
+
+def list_datasets() -> list[str]:
+    """Names that `load_dataset` knows, sorted."""
+    return sorted([*embedded.EMBEDDED, *REAL])
+
+
+def load_dataset(
+    name: str, split: str, root: str | os.PathLike | None = None, download: bool = True
+) -> ImageSet:
+    """One split of a data set as arrays.
+
+    Real sets are looked up in `root` (default: EFFLIB_DATA), then among earlier downloads, then fetched from
+    the official source with checksum. Files are decoded once; the pixels are kept in `cache_root()`.
+
+    Where a set has no official validation split, "train" is the whole training split and "validation" a
+    stratified tenth OF IT, `holdout(labels, N // 10, seed=0)`, so the two overlap: to train and validate on
+    different images, split "train" with `holdout`. The embedded sets have three separate splits.
+
+    CIFAR images come ordered by (label, original file name), whatever they were read from; `indices` is that
+    rank within the split ("validation": within "train"). MNIST keeps the official order.
+
+    Args:
+        name: one of `list_datasets()`.
+        split: "train", "validation" or "test".
+        root: folder with the data; None takes EFFLIB_DATA.
+        download: False forbids downloading, as does EFFLIB_OFFLINE=1.
+
+    Returns:
+        ImageSet. Its variant is "official" (official files, checksums compared), "embedded", "jpeg-q7" (known
+        archive of JPEG copies), "lossless-copy" (known archive of lossless copies), "image-folder" (unknown
+        origin) or "unverified" (MNIST files with other checksums).
+
+    Raises:
+        ValueError: unknown name or split.
+        DataNotFound: the data are nowhere and cannot be downloaded.
+        DataBroken: the data are there but truncated, altered or not what they should be.
+    """
+    _check_name(name)
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    if name in embedded.EMBEDDED:
+        return embedded.EMBEDDED[name](split)
+    known = REAL[name]
+    source = find_source(known, root)
+    if source is None:
+        source = _download(known, root, download)
+    if split == "validation":
+        train = _load(known, source, "train")
+        held = holdout(train.labels, len(train) // 10, seed=0)[1]
+        return replace(train.take(held), split="validation")
+    return _load(known, source, split)
+
+
+def available(name: str, root: str | os.PathLike | None = None) -> bool:
+    """True when all splits can be loaded without a download, as far as names and checksums tell."""
+    _check_name(name)
+    if name in embedded.EMBEDDED:
+        return True
+    try:
+        source = find_source(REAL[name], root)
+        return source is not None and all(_paths(REAL[name], source, split) for split in ("train", "test"))
+    except (DataNotFound, DataBroken):
+        return False
+
+
+def where(name: str, root: str | os.PathLike | None = None) -> str:
+    """What `load_dataset` would read, in words.
+
+    Raises:
+        DataNotFound: nothing is here; the message says where it was looked for.
+        DataBroken: the official archive is here but altered.
+    """
+    _check_name(name)
+    if name in embedded.EMBEDDED:
+        return "embedded"
+    source = find_source(REAL[name], root)
+    if source is None:
+        raise DataNotFound(_not_found(REAL[name], root, "It was not downloaded yet."))
+    words = {"pickles": "official files", "idx": "idx files", "archives": "image-folder archives"}
+    return f"{words.get(source.kind, 'image folder')} in {source.place}"
+
+
+def download_dataset(name: str) -> list[Path]:
+    """Download the official files of a set into the cache (files that are there and whole are kept).
+
+    Returns:
+        Paths of the files; [] for an embedded set.
+
+    Raises:
+        ValueError: unknown name.
+        DataNotFound: a download failed or is forbidden.
+    """
+    _check_name(name)
+    return [] if name in embedded.EMBEDDED else fetch_set(REAL[name])
+
+
+def _check_name(name: str) -> None:
+    if name not in list_datasets():
+        close = difflib.get_close_matches(str(name), list_datasets(), 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"unknown data set {name!r}{hint} Known: {', '.join(list_datasets())}")
+
+
+# --- finding --------------------
+
+
+def find_source(known: RealSet, root: str | os.PathLike | None = None) -> Source | None:
+    """The first source of a set in `root` (or EFFLIB_DATA) or among the downloads; official files come first.
+
+    Raises:
+        DataNotFound: `root` or EFFLIB_DATA is no folder.
+        DataBroken: an official archive with the wrong checksum.
+    """
+    for place in _places(known, root):
+        for find in (_find_pickles, _find_idx, _find_archives, _find_folder):
+            files = find(known, place)
+            if files:
+                return Source(find.__name__.removeprefix("_find_"), place, files)
+    return None
+
+
+def _roots(root: str | os.PathLike | None) -> list[Path]:
+    given, origin = (root, "root") if root is not None else (os.environ.get("EFFLIB_DATA"), "EFFLIB_DATA")
+    if not given:
+        return [downloads_folder()]
+    path = Path(given).expanduser()
+    if not path.is_dir():
+        raise DataNotFound(f"{origin} is {str(path)!r}, which is no folder; it should hold the data sets")
+    return [path, downloads_folder()]
+
+
+def _places(known: RealSet, root: str | os.PathLike | None) -> list[Path]:
+    return [
+        place
+        for base in _roots(root)
+        for place in (base, *(base / sub for sub in (known.name, *known.folders)))
+    ]
+
+
+def _find_pickles(known: RealSet, place: Path) -> dict[str, tuple[Path, ...]]:
+    if not isinstance(known.official, Pickles):
+        return {}
+    archive, folder = place / known.official.archive, place / known.official.folder
+    if archive.is_file():
+        found = digests(archive)["md5"]
+        if found != known.official.archive_md5:
+            raise DataBroken(
+                f"{archive} has md5 {found}, official is {known.official.archive_md5}: truncated, altered or "
+                f"not the archive at all. It was not opened. Remove it and run: "
+                f"efflib data {known.name} --download"
+            )
+        return {"train": (archive,), "test": (archive,)}
+    return {"train": (folder,), "test": (folder,)} if folder.is_dir() else {}
+
+
+def _find_idx(known: RealSet, place: Path) -> dict[str, tuple[Path, ...]]:
+    if isinstance(known.official, Pickles):
+        return {}
+    files: dict[str, tuple[Path, ...]] = {}
+    for split, names in known.official.files.items():
+        paths = tuple(path for name, _ in names if (path := _either(place, name)))
+        if len(paths) == len(names):
+            files[split] = paths
+    return files
+
+
+def _either(place: Path, name: str) -> Path | None:
+    return next((path for path in (place / f"{name}.gz", place / name) if path.is_file()), None)
+
+
+def _find_archives(known: RealSet, place: Path) -> dict[str, tuple[Path, ...]]:
+    files: dict[str, tuple[Path, ...]] = {}
+    if not place.is_dir():
+        return files
+    for path in sorted(place.iterdir()):
+        for split in archives.splits_of(path.name, known.name):
+            if path.is_file():
+                files[split] = (*files.get(split, ()), path)
+    return files
+
+
+def _find_folder(known: RealSet, place: Path) -> dict[str, tuple[Path, ...]]:
+    folder = place / known.name
+    if not folder.is_dir():
+        return {}
+    names = {path.name.lower() for path in folder.iterdir() if path.is_dir()}
+    return {split: (folder,) for name, split in archives.SPLIT_FOLDERS.items() if name in names}
+
+
+def _download(known: RealSet, root: str | os.PathLike | None, allowed: bool) -> Source:
+    if not allowed or offline():
+        why = "EFFLIB_OFFLINE is set" if offline() else "download=False"
+        raise DataNotFound(_not_found(known, root, f"It was not downloaded: {why}."))
+    try:
+        fetch_set(known)
+    except DataNotFound as error:
+        raise DataNotFound(_not_found(known, root, str(error))) from error
+    source = find_source(known, root)
+    if source is None:
+        raise DataNotFound(_not_found(known, root, "The download did not give the expected files."))
+    return source
+
+
+def _not_found(known: RealSet, root: str | os.PathLike | None, why: str) -> str:
+    files = " + ".join(known.downloads)
+    folder = f"{known.official.folder}/, " if isinstance(known.official, Pickles) else ""
+    unset = "" if root is not None or os.environ.get("EFFLIB_DATA") else " (EFFLIB_DATA is not set)"
+    return (
+        f"{known.title} was not found.\n"
+        f"  looked for: {files}, {folder}{known.name}-train.tar.gz + {known.name}-test.tar.gz, "
+        f"{known.name}.tar.gz or {known.name}/train/<class>/\n"
+        f"  looked in: {', '.join(str(place) for place in _roots(root))}{unset}\n"
+        f"  {why}\n"
+        f"  to get it: efflib data {known.name} --download, or set EFFLIB_DATA to a folder that holds it"
+    )
+
+
+# --- loading --------------------
+
+
+def _paths(known: RealSet, source: Source, split: str) -> list[Path]:
+    """The files a split is made from.
+
+    Raises:
+        DataNotFound: the source lacks this split, in whole or in part.
+    """
+    if split not in source.files:
+        others = " and ".join(source.files)
+        raise DataNotFound(
+            f"{known.title}: {source.place} holds the {others} split but not the {split} split. Splits of "
+            f"different origin are not mixed: add the {split} files there, or point root or EFFLIB_DATA to a "
+            f"complete set; efflib data {known.name} --download gets one into {downloads_folder()}"
+        )
+    paths = source.files[split]
+    if isinstance(known.official, Pickles) and source.kind == "pickles" and paths[0].is_dir():
+        names = [*known.official.files[split], known.official.meta[0]]
+        missing = [name for name in names if not (paths[0] / name).is_file()]
+        if missing:
+            raise DataNotFound(
+                f"{known.title}: {paths[0]} lacks {', '.join(missing)}, needed for the {split} split"
+            )
+        return [paths[0] / name for name in names]
+    return archives.folder_files(paths[0], split) if source.kind == "folder" else list(paths)
+
+
+def _load(known: RealSet, source: Source, split: str) -> ImageSet:
+    paths = _paths(known, source, split)
+    sums = _stamps(paths, source) if source.kind == "folder" else [digests(path)["sha256"] for path in paths]
+    variants = [known.known.get(digest) for digest in sums] if source.kind == "archives" else []
+    key = json.dumps([DECODER_VERSION, source.kind, known.name, split, sums, variants])
+    cached = (
+        cache_root() / "decoded" / f"{known.name}-{split}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    )
+    stored = _stored(cached)
+    if stored is None:
+        images, labels, variant = _decode(known, source, split, variants)
+        print_of = [f"decoder {DECODER_VERSION}", *(_contents(paths) if source.kind == "folder" else sums)]
+        stored = {"fingerprint": fingerprint(print_of, images, labels), "variant": variant}, images, labels
+        save_arrays(cached, stored[0], images=images, labels=labels)
+    meta, images, labels = stored
+    indices = np.arange(len(labels), dtype=np.int64)
+    return ImageSet(
+        known.name, split, images, labels, known.classes, indices, meta["fingerprint"], meta["variant"]
+    )
+
+
+def _decode(known: RealSet, source: Source, split: str, variants: list) -> tuple[np.ndarray, np.ndarray, str]:
+    paths = source.files[split]
+    if source.kind == "pickles":
+        return *official.read_pickles(known, paths[0], split), "official"
+    if source.kind == "idx":
+        return official.read_idx(known, (paths[0], paths[1]), split)
+    if source.kind == "folder":
+        return *archives.read_folder(known, paths[0], split), "image-folder"
+    # Archives of one known kind keep its name; anything else in the mix makes the origin unknown.
+    variant = variants[0] if len(set(variants)) == 1 and variants[0] else "image-folder"
+    return *archives.read_archives(known, paths, split), variant
+
+
+def _stored(path: Path) -> tuple[dict, np.ndarray, np.ndarray] | None:
+    loaded = load_arrays(path)
+    if loaded is None:
+        return None
+    meta, arrays = loaded
+    if not {"fingerprint", "variant"} <= meta.keys() or set(arrays) != {"images", "labels"}:
+        set_aside(path)
+        return None
+    return meta, arrays["images"], arrays["labels"]
+
+
+def _stamps(paths: list[Path], source: Source) -> list[str]:
+    """Names, sizes and times of loose files: enough to notice a change without reading them all."""
+    digest = hashlib.sha256(str(source.place.resolve()).encode())
+    for path in paths:
+        state = path.stat()
+        digest.update(f"{path.relative_to(source.place)}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
+    return [digest.hexdigest()]
+
+
+def _contents(paths: list[Path]) -> list[str]:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return [digest.hexdigest()]

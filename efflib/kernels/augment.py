@@ -1,0 +1,89 @@
+"""Random crop and flip of a uint8 batch, and its normalisation, on the device where the images live.
+
+out[n, c, i, j] = (black_pad(images)[n, oy_n + i, ox_n + j', c] / 255 - mean_c) / std_c
+j' = W - 1 - j where image n is flipped, else j;  oy, ox uniform on 0..2 pad;  flip with probability 1/2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def augment(
+    images: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    pad: int = 4,
+    flip: bool = True,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Crop with black padding, flip and normalise a batch, each image with its own random offsets.
+
+    Args:
+        images: (N, H, W, C) uint8.
+        mean: C channel means of the images scaled to 0..1.
+        std: C channel standard deviations.
+        pad: black pixels added on each side before the crop; 0 crops nothing.
+        flip: whether each image is mirrored left-right with probability 1/2.
+        generator: source of the offsets; the device's default generator when None.
+
+    Returns:
+        (N, C, H, W) float32, in channels-last memory order.
+
+    Raises:
+        ValueError: wrong dtype or shape, or a mean or std of another length than C.
+    """
+    offsets, flips = draw(len(images), pad, flip, generator, images.device)
+    return crop_flip_normalise(images, offsets, flips, mean, std, pad)
+
+
+def draw(
+    count: int,
+    pad: int,
+    flip: bool,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[Tensor, Tensor]:
+    """Random (count, 2) crop offsets in 0..2 pad and (count,) flips, drawn where the generator lives."""
+    source = generator.device if generator is not None else device
+    offsets = torch.randint(0, 2 * pad + 1, (count, 2), generator=generator, device=source)
+    flips = torch.rand(count, generator=generator, device=source) < (0.5 if flip else 0.0)
+    return offsets.to(device), flips.to(device)
+
+
+def crop_flip_normalise(
+    images: Tensor, offsets: Tensor, flips: Tensor, mean: Sequence[float], std: Sequence[float], pad: int
+) -> Tensor:
+    """The deterministic part of `augment`: given (N, 2) offsets (row, column) and (N,) flips."""
+    _check(images, mean, std)
+    N, H, W, C = images.shape
+    padded = F.pad(images, (0, 0, pad, pad, pad, pad))
+    column = torch.arange(W, device=images.device).expand(N, W)
+    column = torch.where(flips[:, None], W - 1 - column, column) + offsets[:, 1:]
+    row = torch.arange(H, device=images.device) + offsets[:, :1]
+    image = torch.arange(N, device=images.device)[:, None, None]
+    return normalise(padded[image, row[:, :, None], column[:, None, :]], mean, std)
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(N, H, W, C) uint8 -> (N, C, H, W) float32, (x / 255 - mean) / std, in channels-last memory order."""
+    _check(images, mean, std)
+    values = images.to(torch.float32).div_(255)
+    values.sub_(torch.tensor(mean, device=images.device)).div_(torch.tensor(std, device=images.device))
+    return values.permute(0, 3, 1, 2)
+
+
+def _check(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> None:
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise ValueError(
+            f"images must be uint8 of shape (N, H, W, C), got {images.dtype} {tuple(images.shape)}"
+        )
+    if not len(mean) == len(std) == images.shape[3]:
+        raise ValueError(
+            f"mean has {len(mean)} and std {len(std)} entries, but images {tuple(images.shape)} "
+            f"have {images.shape[3]} channels: give one value per channel"
+        )

@@ -1,0 +1,22 @@
+"""Every network of the papers, one file per family, by name: `create_model("resnet20", num_classes=100)`."""
+
+from __future__ import annotations
+
+# The families register their models when imported.
+from efflib.models import resnet, resnet_cifar, vgg, wide_resnet
+from efflib.models.measure import Features, convolutions, count_macs, count_parameters, features
+from efflib.models.registry import create_model, list_models
+
+__all__ = [
+    "Features",
+    "convolutions",
+    "count_macs",
+    "count_parameters",
+    "create_model",
+    "features",
+    "list_models",
+    "resnet",
+    "resnet_cifar",
+    "vgg",
+    "wide_resnet",
+]

@@ -1,0 +1,111 @@
+"""What every network here can be asked: its feature maps, its size, its cost, its convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Features(NamedTuple):
+    """What one forward pass computed.
+
+    stages: feature maps (N, C, h, w), shallow to deep, without the stem (VGG: block 0) and the pooled vector.
+    pooled: (N, D), the input of the classifier.
+    logits: (N, num_classes).
+    """
+
+    stages: tuple[Tensor, ...]
+    pooled: Tensor
+    logits: Tensor
+
+
+def features(model: nn.Module, x: Tensor, preactivation: bool = False) -> Features:
+    """Feature maps, pooled vector and logits of one forward pass; the logits are those of `model(x)`.
+
+    Args:
+        model: a network of `create_model`.
+        x: images (N, C, H, W), normalised.
+        preactivation: stages before their last ReLU, the role of a teacher in ReviewKD and PKGD. ResNet: the
+            residual sum; VGG: the batch norm's output; wide ResNet: the next batch norm's output, no ReLU.
+
+    Returns:
+        Features. Without `preactivation`, stages are taken after their ReLU; wide ResNet: raw block outputs.
+
+    Raises:
+        TypeError: the model has no stages to show.
+        ValueError: x is not (N, C, H, W).
+
+    Source: ReviewKD (Chen et al. 2021) for the taps; section 2.1 of the PKGD spec.
+    """
+    taps = getattr(model, "features", None)
+    if not callable(taps):
+        raise TypeError(
+            f"{type(model).__name__} has no features(x, preactivation) method: use create_model(...)"
+        )
+    if x.ndim != 4:
+        raise ValueError(f"x must be images (N, C, H, W), got shape {tuple(x.shape)}")
+    return taps(x, preactivation)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trainable and frozen parameters; buffers (running statistics) do not count."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_macs(model: nn.Module, image_size: int = 32, channels: int = 3) -> int:
+    """Multiply-accumulates of the convolutions and linear layers for one image; FLOPs are twice as many.
+
+    Args:
+        model: any network of such layers, on any device ("meta" computes nothing). It runs in eval mode,
+            so that no running statistics move, and is left as it was.
+        image_size: height and width in pixels.
+        channels: of the image.
+
+    Returns:
+        The count of one forward pass; biases, batch norm, ReLU and pooling count nothing.
+    """
+    macs: list[int] = []
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        weights_per_output = layer.get_parameter("weight")[0].numel()
+        macs.append(output.numel() * weights_per_output)
+
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    image = next(model.parameters()).new_zeros(1, channels, image_size, image_size)
+    try:
+        with _evaluating(model), torch.no_grad():
+            model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sum(macs)
+
+
+def convolutions(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The 2-D convolutions of a model in forward order, as (name in `named_modules`, module).
+
+    Convolutions of shortcuts do not count: the last one returned is the last on the main path.
+    The networks here define their layers in forward order, which a test checks with hooks.
+    """
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and "shortcut" not in name.split(".")
+    ]
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode; afterwards every module has its own mode back (a frozen part may differ from the rest)."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,73 @@
+"""The ResNets with four stages of 64 to 512 channels (He et al. 2016, section 4.1) and a choice of stems.
+
+stem="cifar": 3x3, stride 1, no pooling (LeRaC, CBS, PKGD); "cifar_pool": the same, then a 3x3 max-pool of
+stride 2 (the BIMask evaluation script: a quarter of the compute); "imagenet": 7x7, stride 2, then
+the max-pool.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efflib.models.measure import Features
+from efflib.models.registry import channels, choice, image_channels, register
+from efflib.models.resnet_cifar import stage
+
+STEMS = ("cifar", "cifar_pool", "imagenet")
+WIDTHS = (64, 128, 256, 512)
+
+
+class ResNet(nn.Module):
+    """Stem and four stages of `blocks[s]` basic blocks."""
+
+    def __init__(
+        self, blocks: tuple[int, ...], num_classes: int, width: float, in_channels: int, stem: str
+    ) -> None:
+        super().__init__()
+        choice("stem", stem, STEMS)
+        widths = [channels(count, width) for count in WIDTHS]
+        kernel, stride = (7, 2) if stem == "imagenet" else (3, 1)
+        self.conv1 = nn.Conv2d(
+            image_channels(in_channels), widths[0], kernel, stride, padding=kernel // 2, bias=False
+        )
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.stem_pool = nn.Identity() if stem == "cifar" else nn.MaxPool2d(3, 2, padding=1)
+        self.stage1 = stage(widths[0], widths[0], blocks[0], stride=1)
+        self.stage2 = stage(widths[0], widths[1], blocks[1], stride=2)
+        self.stage3 = stage(widths[1], widths[2], blocks[2], stride=2)
+        self.stage4 = stage(widths[2], widths[3], blocks[3], stride=2)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(widths[3], num_classes)
+        _initialise(self)
+
+    def features(self, x: Tensor, preactivation: bool = False) -> Features:
+        """Stages are the outputs of the four stages."""
+        x = self.stem_pool(F.relu(self.bn1(self.conv1(x))))
+        taps = []
+        for blocks in (self.stage1, self.stage2, self.stage3, self.stage4):
+            for block in blocks:
+                total = block(x)
+                x = F.relu(total)
+            taps.append(total if preactivation else x)
+        pooled = self.pool(x).flatten(1)
+        return Features(tuple(taps), pooled, self.head(pooled))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x).logits
+
+
+def _initialise(model: nn.Module) -> None:
+    """Kaiming-normal, fan-in; linear N(0, 0.01) with zero bias."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, 0.01)
+            nn.init.zeros_(module.bias)
+
+
+@register
+def resnet18(num_classes: int, *, width: float = 1.0, in_channels: int = 3, stem: str = "cifar") -> nn.Module:
+    """ResNet18: two basic blocks per stage; stem "cifar", "cifar_pool" or "imagenet"."""
+    return ResNet((2, 2, 2, 2), num_classes, width, in_channels, stem)

@@ -1,0 +1,100 @@
+"""The thin ResNets of CIFAR: depth 6n + 2, three stages of n basic blocks (He et al. 2016, section 4.2).
+
+A shortcut is a 1x1 convolution + BN where the shape changes, as in RepDistiller (He et al. pad with zeros).
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from efflib.models.measure import Features
+from efflib.models.registry import channels, image_channels, register
+
+
+class BasicBlock(nn.Module):
+    """conv3x3, BN, ReLU, conv3x3, BN, plus the shortcut. Returns the sum; the network applies the ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + self.shortcut(x)
+
+
+class ResNetCIFAR(nn.Module):
+    """Stem and three stages of `blocks` basic blocks; `widths` are those of the stem and of the stages."""
+
+    def __init__(
+        self,
+        blocks: int,
+        num_classes: int,
+        width: float,
+        in_channels: int,
+        widths: tuple[int, ...] = (16, 16, 32, 64),
+    ) -> None:
+        super().__init__()
+        stem, *stages = (channels(count, width) for count in widths)
+        self.conv1 = nn.Conv2d(image_channels(in_channels), stem, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.stage1 = stage(stem, stages[0], blocks, stride=1)
+        self.stage2 = stage(stages[0], stages[1], blocks, stride=2)
+        self.stage3 = stage(stages[1], stages[2], blocks, stride=2)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(stages[2], num_classes)
+        _initialise(self)
+
+    def features(self, x: Tensor, preactivation: bool = False) -> Features:
+        """Stages are the outputs of the three stages."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        taps = []
+        for blocks in (self.stage1, self.stage2, self.stage3):
+            for block in blocks:
+                total = block(x)
+                x = F.relu(total)
+            taps.append(total if preactivation else x)
+        pooled = self.pool(x).flatten(1)
+        return Features(tuple(taps), pooled, self.head(pooled))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x).logits
+
+
+def stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
+    """Basic blocks of one width; the first one changes the width and carries the stride."""
+    first = BasicBlock(inputs, outputs, stride)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+
+
+def _initialise(model: nn.Module) -> None:
+    """Kaiming-normal, fan-out; the linear layer keeps PyTorch's default."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+@register
+def resnet14(num_classes: int, *, width: float = 1.0, in_channels: int = 3) -> nn.Module:
+    """ResNet14: n = 2."""
+    return ResNetCIFAR(2, num_classes, width, in_channels)
+
+
+@register
+def resnet20(num_classes: int, *, width: float = 1.0, in_channels: int = 3) -> nn.Module:
+    """ResNet20: n = 3."""
+    return ResNetCIFAR(3, num_classes, width, in_channels)
+
+
+@register
+def resnet56(num_classes: int, *, width: float = 1.0, in_channels: int = 3) -> nn.Module:
+    """ResNet56: n = 9."""
+    return ResNetCIFAR(9, num_classes, width, in_channels)

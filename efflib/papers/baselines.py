@@ -1,0 +1,158 @@
+"""The recipe `baseline`: a classifier trained from scratch with cross-entropy. All papers share its trials."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from torch import nn
+
+from efflib.data import ImageSet, holdout, load_dataset, subset
+from efflib.models import count_macs, create_model
+from efflib.training import TrainingRecipe, fit, predict, seeded
+from efflib.trials.recipes import Config, Context, Outcome, recipe
+
+# Training images, test images, side and channels of each set: cost estimates need no data at hand.
+SIZES = {
+    "objects32": (2_000, 1_000, 32, 3),
+    "digits": (1_257, 360, 8, 1),
+    "cifar10": (50_000, 10_000, 32, 3),
+    "cifar100": (50_000, 10_000, 32, 3),
+    "mnist": (60_000, 10_000, 28, 1),
+}
+
+
+class ClassifierConfig(Config):
+    """Data, network and training of a classifier; the base of every recipe that trains one.
+
+    `subset` takes that many training images (stratified, by `split_seed`), None takes all; `holdout` of them are then
+    held out for validation. `seed` fixes initial weights, order and augmentation, never the split.
+    """
+
+    dataset: str
+    model: str
+    training: TrainingRecipe
+    seed: int
+    subset: int | None = None
+    holdout: int = 0
+    split_seed: int = 0
+    model_options: dict[str, float | int | str | bool] = {}
+
+
+def data_read(config: ClassifierConfig) -> list[tuple[str, str]]:
+    """Splits that a classifier trial reads."""
+    return [(config.dataset, "train"), (config.dataset, "test")]
+
+
+def split(config: ClassifierConfig) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+    """(training, held-out or None, test) images of a configuration."""
+    return _split(config.dataset, config.subset, config.holdout, config.split_seed)
+
+
+@lru_cache(maxsize=2)
+def _split(name: str, count: int | None, held: int, seed: int) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+    train, test = load_dataset(name, "train"), load_dataset(name, "test")
+    if count is not None:
+        train = train.take(subset(train.labels, count, seed))
+    if not held:
+        return train, None, test
+    kept, out = holdout(train.labels, held, seed)
+    return train.take(kept), train.take(out), test
+
+
+def new_model(config: ClassifierConfig) -> nn.Module:
+    """The configuration's network with the initial weights of its seed."""
+    with seeded(config.seed):
+        return create_model(
+            config.model, len(load_dataset(config.dataset, "test").classes), **config.model_options
+        )
+
+
+@lru_cache(maxsize=None)
+def _macs(model: str, options: tuple[tuple[str, Any], ...], dataset: str) -> int:
+    _, _, side, channels = SIZES[dataset]
+    return count_macs(create_model(model, 10, **dict(options)), side, channels)
+
+
+def training_flops(config: ClassifierConfig, images: int, evaluated: int) -> float:
+    """FLOPs of training on `images` and evaluating on `evaluated` per epoch: 2 per MAC, backward = 2 forward."""
+    macs = _macs(config.model, tuple(sorted(config.model_options.items())), config.dataset)
+    return 2.0 * macs * (3 * images + evaluated) * config.training.epochs
+
+
+def planned_flops(config: ClassifierConfig, copies: int = 1) -> float:
+    """Estimate for plans, without the data; `copies` is the training set's size in multiples of the kept images."""
+    train, test, _, _ = SIZES[config.dataset]
+    kept = (config.subset or train) - config.holdout
+    return training_flops(config, copies * kept, test + config.holdout)
+
+
+# Digits come with scikit-learn: no renderer or decoder of ours can change them.
+CANARY_SETTINGS: dict[str, Any] = {
+    "dataset": "digits",
+    "model": "resnet14",
+    "model_options": {"width": 0.5, "in_channels": 1},
+    "training": TrainingRecipe(epochs=2, lr=0.02, batch_size=32, milestones=(1,)),
+    "subset": 200,
+    "holdout": 40,
+    "seed": 0,
+}
+
+
+def _canary() -> dict[str, float]:
+    """Two epochs of a small network on 160 digits: training losses, and the size of the logits it ends with."""
+    config = ClassifierConfig(**CANARY_SETTINGS)
+    return canary_numbers(baseline(config, canary_context("baseline")), config)
+
+
+def canary_context(name: str, **parents: dict[str, Any]) -> Context:
+    """A context without checkpoint, in fp64 on the CPU: canaries must not depend on the machine's rounding."""
+    return Context("cpu", "fp64", None, parents, progress=False, description=f"canary {name}")
+
+
+def canary_numbers(outcome: Outcome, config: ClassifierConfig) -> dict[str, float]:
+    """Losses per epoch and the root mean square logit on 100 test images; accuracies could jump by one image."""
+    model = new_model(config).double()
+    model.load_state_dict(outcome.weights)
+    logits = predict(model, split(config)[2].take(range(100)), config.training, "cpu", "fp64")
+    losses = outcome.metrics["curves"]["train_loss"]
+    return {f"loss{i}": value for i, value in enumerate(losses)} | {
+        "logit": float(logits.square().mean().sqrt())
+    }
+
+
+@recipe("baseline", version=1, config=ClassifierConfig, canary=_canary, flops=planned_flops, data=data_read)
+def baseline(config: ClassifierConfig, context: Context) -> Outcome:
+    """Train from scratch; keeps the last epoch's weights."""
+    train, validation, test = split(config)
+    return trained(config, context, new_model(config), train, validation, test)
+
+
+def trained(
+    config: ClassifierConfig,
+    context: Context,
+    model: nn.Module,
+    train: ImageSet,
+    validation: ImageSet | None,
+    test: ImageSet,
+    **extra: Any,
+) -> Outcome:
+    """Fit as the configuration and the context say: metrics with curves, FLOPs really spent, last weights."""
+    history = fit(
+        model,
+        train,
+        test,
+        validation,
+        recipe=config.training,
+        seed=config.seed,
+        checkpoint=context.checkpoint,
+        device=context.device,
+        precision=context.precision,
+        progress=context.progress,
+        description=context.description,
+    )
+    evaluated = len(test) + (len(validation) if validation is not None else 0)
+    flops = training_flops(config, len(train), evaluated)
+    return Outcome(
+        {**history.metrics(), "training_seconds": history.seconds, **extra}, flops, model.state_dict()
+    )

@@ -1,0 +1,130 @@
+"""Bring records home: `export` packs a store into one archive, `merge` reads it into another store by key."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from efflib.trials.record import Record
+from efflib.trials.store import Store, write_atomically
+
+_MEMBER = re.compile(
+    r"(records/[a-z0-9_]+/[0-9a-f]{16}(\.[0-9a-f]{6})?\.json|weights/[0-9a-f]{16}\.safetensors)"
+)
+_MANIFEST = "SHA256SUMS.json"
+
+
+class ArchiveDamaged(ValueError):
+    """An archive that is truncated, altered, or not one of ours."""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge did: records added, already here, kept as a second run of their key; weights added."""
+
+    added: int
+    known: int
+    second_runs: int
+    weights: int
+
+
+def export(store: Store, path: str | Path, recipes: Iterable[str] = (), weights: bool = False) -> int:
+    """Pack records (all recipes, or those named) into a gzip-compressed tar; returns their number.
+
+    Args:
+        store: where the records are.
+        path: archive to write, e.g. "records.tar.gz"; replaced atomically.
+        recipes: names to pack; empty packs all.
+        weights: also pack the weights that are in the cache.
+
+    Raises:
+        ValueError: nothing to pack.
+    """
+    chosen = set(recipes)
+    files = {f"records/{p.parent.name}/{p.name}": p for p in sorted(store.root.glob("*/*.json"))}
+    files = {name: p for name, p in files.items() if not chosen or p.parent.name in chosen}
+    if not files:
+        raise ValueError(
+            f"no records to export in {store.root}" + (f" for {sorted(chosen)}" if chosen else "")
+        )
+    count = len(files)
+    if weights:
+        keys = sorted({p.name[:16] for p in files.values()})
+        files |= {
+            f"weights/{key}.safetensors": store.weights_path(key)
+            for key in keys
+            if store.weights_path(key).exists()
+        }
+    contents = {name: p.read_bytes() for name, p in files.items()}
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, content in [(_MANIFEST, json.dumps(sums, indent=1).encode()), *contents.items()]:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    write_atomically(Path(path), buffer.getvalue())
+    return count
+
+
+def merge(store: Store, path: str | Path) -> Merged:
+    """Read an exported archive into a store; nothing is written unless every member checks out.
+
+    A record whose key is here with other content becomes a second run `<key>.<run>.json`.
+
+    Raises:
+        FileNotFoundError: no such archive.
+        ArchiveDamaged: truncated, altered, with unexpected members or invalid records.
+    """
+    contents = _read(Path(path))
+    records = [_parsed(name, content) for name, content in contents.items() if name.startswith("records/")]
+    added = known = second = stored = 0
+    for record in records:
+        here = [r for r in store.records() if r.key == record.key]
+        if record in here:
+            known += 1
+            continue
+        target = store.save(record)
+        second += target.name != f"{record.key}.json"
+        added += target.name == f"{record.key}.json"
+    for name, content in contents.items():
+        target = store.weights_path(Path(name).stem)
+        if name.startswith("weights/") and not target.exists():
+            write_atomically(target, content)
+            stored += 1
+    return Merged(added, known, second, stored)
+
+
+def _read(path: Path) -> dict[str, bytes]:
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            members = {m.name: archive.extractfile(m).read() for m in archive.getmembers() if m.isfile()}  # type: ignore[union-attr]
+    except (tarfile.TarError, EOFError, OSError) as problem:
+        if isinstance(problem, FileNotFoundError):
+            raise
+        raise ArchiveDamaged(f"{path.name} cannot be read: {problem}; export it again") from problem
+    if _MANIFEST not in members:
+        raise ArchiveDamaged(f"{path.name} has no {_MANIFEST}: not an archive of `efflib export`")
+    sums = json.loads(members.pop(_MANIFEST))
+    strange = sorted(name for name in members if not _MEMBER.fullmatch(name))
+    wrong = sorted(n for n in sums if n not in members or hashlib.sha256(members[n]).hexdigest() != sums[n])
+    if strange or wrong or set(members) - set(sums):
+        raise ArchiveDamaged(
+            f"{path.name}: unexpected {strange or sorted(set(members) - set(sums))}, altered or missing {wrong}"
+        )
+    return members
+
+
+def _parsed(name: str, content: bytes) -> Record:
+    try:
+        return Record.model_validate_json(content)
+    except ValidationError as problem:
+        raise ArchiveDamaged(f"{name} is not a valid record: {problem.errors()[0]['msg']}") from problem

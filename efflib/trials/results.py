@@ -1,0 +1,140 @@
+"""Results: the entries of a table at one scale, each with its record or the reason why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from efflib.trials.freshness import stale_reason
+from efflib.trials.record import Record
+from efflib.trials.store import Store
+from efflib.trials.trial import Trial
+
+DEFAULT_SEEDS = 5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run of one cell: what was asked, and the record that answers it (None if there is none)."""
+
+    cell: Mapping[str, Any]
+    seed: int
+    trial: Trial
+    record: Record | None = None
+    stale_because: str | None = None
+
+    @property
+    def stale(self) -> bool:
+        return self.stale_because is not None
+
+    @property
+    def usable(self) -> bool:
+        return self.record is not None and self.record.status == "ok" and not self.stale
+
+
+@dataclass(frozen=True)
+class Results:
+    """All entries of a table (or list of trials) at one scale."""
+
+    table: Any
+    scale: str
+    entries: list[Entry] = field(default_factory=list)
+
+    def matching(self, **cell: Any) -> list[Entry]:
+        """Entries whose cell has all the given values."""
+        return [e for e in self.entries if all(e.cell.get(name) == value for name, value in cell.items())]
+
+    def samples(self, metric: str = "last", **cell: Any) -> dict[int, float]:
+        """seed -> metric, over the usable entries of a cell (ok, not stale, metric present).
+
+        Raises:
+            ValueError: the cell's keys do not single out one value per seed.
+        """
+        found: dict[int, float] = {}
+        owners: dict[int, str] = {}
+        for entry in self.matching(**cell):
+            if entry.usable and entry.record.metrics.get(metric) is not None:  # type: ignore[union-attr]
+                if owners.setdefault(entry.seed, entry.trial.identity) != entry.trial.identity:
+                    raise ValueError(f"{cell} matches several cells for seed {entry.seed}: give more keys")
+                found[entry.seed] = float(entry.record.metrics[metric])  # type: ignore[union-attr]
+        return found
+
+    def reason(self, **cell: Any) -> str:
+        """Why a cell has no value, or "" if it has one."""
+        entries = self.matching(**cell)
+        if not entries:
+            return f"not in the {self.scale} grid"
+        if any(e.usable for e in entries):
+            return ""
+        failed = [e.record.failure.reason for e in entries if e.record and e.record.failure]
+        stale = [e.stale_because for e in entries if e.stale_because]
+        if failed:
+            return f"failed: {failed[0]}"
+        return f"stale: {stale[0]}" if stale else "not recorded yet"
+
+    @property
+    def records(self) -> list[Record]:
+        """Each record once, in order."""
+        found = {e.record.key: e.record for e in self.entries if e.record is not None}
+        return list(found.values())
+
+    @property
+    def variants(self) -> list[str]:
+        """Data variants among the records, e.g. ["jpeg-q7"]."""
+        return sorted({record.dataset.variant for record in self.records})
+
+    @property
+    def recorded(self) -> tuple[int, int]:
+        """(trials with a usable record, all trials)."""
+        usable = {e.trial.identity for e in self.entries if e.usable}
+        return len(usable), len({e.trial.identity for e in self.entries})
+
+
+def collect(
+    table_or_trials: Any,
+    scale: str,
+    seeds: int | Iterable[int] = DEFAULT_SEEDS,
+    store: Store | None = None,
+    **choices: Any,
+) -> Results:
+    """Results from what is recorded, without running anything and without needing the data.
+
+    Args: as `run`.
+    """
+    store = store or Store.for_scale(scale)
+    if hasattr(table_or_trials, "entries"):
+        asked = [
+            Entry(cell, seed, trial) for cell, seed, trial in table_or_trials.entries(scale, seeds, **choices)
+        ]
+    else:
+        asked = [Entry(trial.config, trial.config.get("seed", 0), trial) for trial in table_or_trials]
+    by_identity: dict[str, list[Record]] = {}
+    for record in store.records():
+        by_identity.setdefault(record.identity, []).append(record)
+    entries = [_answered(entry, by_identity.get(entry.trial.identity, [])) for entry in asked]
+    return Results(table_or_trials, scale, entries)
+
+
+def _answered(entry: Entry, records: list[Record]) -> Entry:
+    """The entry with its best record: fresh before stale, ok before failed, official data first, newest first."""
+    if not records:
+        return entry
+    why = {id(record): _outdated(entry.trial, record) for record in records}
+
+    def rank(record: Record) -> tuple[bool, bool, bool, str]:
+        return (
+            why[id(record)] is None,
+            record.status == "ok",
+            record.dataset.variant == "official",
+            record.provenance.date,
+        )
+
+    best = max(records, key=rank)
+    return Entry(entry.cell, entry.seed, entry.trial, best, why[id(best)])
+
+
+def _outdated(trial: Trial, record: Record) -> str | None:
+    if not trial.agrees(record.config):
+        return "a default of the recipe's settings changed since"
+    return stale_reason(record)

@@ -1,0 +1,133 @@
+"""The store: records as files `<root>/<recipe>/<key>.json`, weights and checkpoints in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from efflib.trials.record import Record, Weights
+from efflib.trials.roots import cache_root, results_root, smoke_root
+from efflib.trials.trial import Trial, digest
+
+
+class Store:
+    """Records under one root. Reading is lazy and cached by file time; writing is atomic.
+
+    Args:
+        root: folder of the records; it need not exist yet.
+        cache: folder for weights, checkpoints and locks.
+    """
+
+    def __init__(self, root: Path, cache: Path | None = None):
+        self.root = Path(root)
+        self.cache = Path(cache) if cache else cache_root()
+        self._read: dict[Path, tuple[int, Record]] = {}
+
+    @classmethod
+    def for_scale(cls, scale: str) -> Store:
+        """Smoke records live in a git-ignored folder, all others in the results root."""
+        return cls(smoke_root() if scale == "smoke" else results_root())
+
+    def records(self) -> list[Record]:
+        """All readable records, by file name. An unreadable file is set aside as `<name>.broken`, with a warning."""
+        found = [self._load(path) for path in sorted(self.root.glob("*/*.json"))]
+        return [record for record in found if record is not None]
+
+    def find(self, trial: Trial) -> list[Record]:
+        """Records of what this trial asks, on any data variant, precision and device."""
+        return [record for record in self._by_identity()[trial.identity]]
+
+    def get(self, recipe: str, key: str) -> Record | None:
+        """The first record of a key, or None."""
+        path = self.root / recipe / f"{key}.json"
+        return self._load(path) if path.exists() else None
+
+    def save(self, record: Record, replace: bool = False) -> Path:
+        """Write a record; a second, different run of the same key goes to `<key>.<run>.json`.
+
+        A failure never hides an earlier success, and a success replaces an earlier failure.
+        """
+        path = self.root / record.recipe / f"{record.key}.json"
+        existing = self._load(path) if path.exists() else None
+        if existing is not None and not replace and existing.status == "ok" and existing != record:
+            path = path.with_name(f"{record.key}.{run_id(record)}.json")
+        write_atomically(path, json.dumps(record.model_dump(mode="json", by_alias=True), indent=1) + "\n")
+        return path
+
+    def weights_path(self, key: str) -> Path:
+        return self.cache / "weights" / f"{key}.safetensors"
+
+    def checkpoint_path(self, key: str) -> Path:
+        return self.cache / "checkpoints" / f"{key}.pt"
+
+    def lock_path(self, key: str) -> Path:
+        path = self.cache / "locks" / f"{key}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def save_weights(self, key: str, state: dict[str, Any]) -> Weights:
+        """Write a state dict as safetensors, atomically; returns its checksum."""
+        from safetensors.torch import save
+
+        content = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+        write_atomically(self.weights_path(key), content)
+        return Weights(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+
+    def load_weights(self, record: Record) -> dict[str, Any] | None:
+        """Weights of a record; None if they are not here. A file with another checksum is set aside, with a warning."""
+        from safetensors.torch import load
+
+        path = self.weights_path(record.key)
+        if record.weights is None or not path.exists():
+            return None
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != record.weights.sha256:
+            set_aside(path, "its checksum is not the recorded one")
+            return None
+        return load(content)
+
+    def _by_identity(self) -> dict[str, list[Record]]:
+        groups: dict[str, list[Record]] = defaultdict(list)
+        for record in self.records():
+            groups[record.identity].append(record)
+        return groups
+
+    def _load(self, path: Path) -> Record | None:
+        stamp = path.stat().st_mtime_ns
+        if path in self._read and self._read[path][0] == stamp:
+            return self._read[path][1]
+        try:
+            record = Record.model_validate_json(path.read_bytes())
+        except (ValidationError, UnicodeDecodeError) as problem:
+            set_aside(path, str(problem).splitlines()[0])
+            return None
+        self._read[path] = (stamp, record)
+        return record
+
+
+def run_id(record: Record) -> str:
+    """Six hex digits telling two runs of one key apart: device, versions and date."""
+    made = record.provenance
+    return digest([made.device, made.versions, made.date, made.commit])[:6]
+
+
+def set_aside(path: Path, reason: str) -> None:
+    """Rename a broken file to `<name>.broken` and say so."""
+    broken = path.with_name(path.name + ".broken")
+    os.replace(path, broken)
+    warnings.warn(f"{path.name} cannot be used ({reason}); set aside as {broken.name}", stacklevel=3)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a kill at any moment leaves either the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(temporary, path)
