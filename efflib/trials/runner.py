@@ -162,6 +162,8 @@ def _attempt(
 ) -> Record | None:
     """The trial's record; None while another process works on it (or on its parent)."""
     key = key_of(trial, machine)
+    if any(store.get(parent.recipe, key_of(parent, machine)) is None for parent in trial.parents.values()):
+        return None  # parents come first in the list: this one is in the hands of another process
     try:
         with FileLock(store.lock_path(key), timeout=0):
             if not again and _done(trial, store, machine, renew, retry):
@@ -229,8 +231,10 @@ def _parent(parent: Trial, store: Store, machine: Machine, progress: bool | None
     state = store.load_weights(record) if record and record.status == "ok" else None
     if state is None and (record is None or record.status == "ok"):
         with FileLock(store.lock_path(key)):
-            record = execute(parent, key, store, machine, progress)
-            state = store.load_weights(record) if record.status == "ok" else None
+            state = store.load_weights(record) if record else None  # another process may have been quicker
+            if state is None:
+                record = execute(parent, key, store, machine, progress)
+                state = store.load_weights(record) if record.status == "ok" else None
     if state is None or record is None or record.weights is None:
         return "", None, f"{parent.label} {summary(record) if record else 'is not recorded'}"
     return record.weights.sha256, state, ""
