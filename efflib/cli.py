@@ -138,17 +138,18 @@ def status(
 def audit(slug: Annotated[str, typer.Argument(metavar="PAPER")] = "bimask") -> None:
     """Recompute a paper's printed arithmetic and list the findings."""
     from efflib.papers import paper
-    from efflib.report.audit import audit_markdown
+    from efflib.report.audit import audit_text
 
-    typer.echo(audit_markdown(paper(slug).findings()))
+    typer.echo(audit_text(paper(slug).findings()))
 
 
 @app.command()
 def ledger() -> None:
     """Count every printed cell of every table by its verdict, or by the reason why it has none."""
-    from efflib.report.pages import ledger_text
+    from efflib.papers import PAPERS, paper
+    from efflib.report.pages import ledger_rows, ledger_text
 
-    typer.echo(ledger_text())
+    typer.echo(ledger_text(ledger_rows({slug: paper(slug) for slug in PAPERS})))
 
 
 @app.command()
@@ -201,10 +202,15 @@ def merge(archive: Annotated[Path, typer.Argument(help="Archive made by `efflib 
 @app.command()
 def pages() -> None:
     """Write the generated parts of the book (ledger, status, audit) from the records; unchanged files stay."""
+    from efflib.papers import COMING, PAPERS, paper
     from efflib.report.pages import write_pages
+    from efflib.trials.roots import checkout
 
-    for path in write_pages():
-        typer.echo(f"wrote {path}")
+    home = checkout()
+    if home is None:
+        raise FileNotFoundError("`efflib pages` writes parts of the book: run it from a checkout of the repository")
+    for path in write_pages(home / "book", {slug: paper(slug) for slug in PAPERS}, COMING):
+        typer.echo(f"wrote {path.relative_to(home)}")
 
 
 def _table(name: str):

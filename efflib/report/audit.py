@@ -36,6 +36,7 @@ class Finding:
         rows: evidence as a table, one mapping per row, same keys in each.
         numbers: computed numbers by name, unrounded.
         quotes: fragments of the paper, as printed.
+        sources: where numbers or facts from elsewhere come from.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Finding:
     rows: tuple[Mapping[str, Any], ...] = ()
     numbers: Mapping[str, float] = field(default_factory=dict)
     quotes: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, given, allowed in (
@@ -180,10 +182,10 @@ def match_references(tables: Iterable[Any], references: Iterable[Mapping[str, An
 
     Args:
         tables: PrintedTable objects.
-        references: entries of references.yaml, each with ``id`` and ``values`` (keys and ``value``).
+        references: entries of references.yaml, each with ``name`` and ``values`` (keys and ``value``).
 
     Returns:
-        One row per match: table, cell, printed, reference (its id), quoted, equal.
+        One row per match: table, cell, printed, reference (its name), quoted, equal.
     """
     rows = []
     for table in tables:
@@ -192,7 +194,7 @@ def match_references(tables: Iterable[Any], references: Iterable[Mapping[str, An
                 for quoted in reference["values"]:
                     keys = {k: v for k, v in quoted.items() if k != "value"}
                     if _same_experiment(cell.keys, keys):
-                        rows.append(_reference_row(table, cell, reference["id"], quoted["value"]))
+                        rows.append(_reference_row(table, cell, reference, quoted["value"]))
     return rows
 
 
@@ -204,12 +206,12 @@ def _same_experiment(printed: Mapping[str, Any], quoted: Mapping[str, Any]) -> b
     return same and same_setting and len(teachers) == 1
 
 
-def _reference_row(table: Any, cell: Any, reference: str, quoted: float) -> dict[str, Any]:
+def _reference_row(table: Any, cell: Any, reference: Mapping[str, Any], quoted: float) -> dict[str, Any]:
     return {
         "table": table.id,
         "cell": label(cell.keys),
         "printed": exact(cell.value),
-        "reference": reference,
+        "reference": reference["name"],
         "quoted": exact(quoted),
         "equal": exact(cell.value) == exact(quoted),
     }
@@ -261,8 +263,7 @@ def html_table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> str:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     head = "".join(f"<th>{escape(str(c).replace('_', ' '))}</th>" for c in columns)
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(_show(row.get(c, '')))}</td>" for c in columns) + "</tr>"
-        for row in rows
+        "<tr>" + "".join(f"<td>{escape(_show(row.get(c, '')))}</td>" for c in columns) + "</tr>" for row in rows
     )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     table = f'<table class="sortable">{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
@@ -288,6 +289,9 @@ def _finding_markdown(finding: Finding) -> str:
     if finding.quotes:
         parts.append("As printed:")
         parts.append("\n>\n".join(f"> “{quote}”" for quote in finding.quotes))
+    if finding.sources:
+        parts.append("Compared with:")
+        parts.append("\n".join(f"- {source}" for source in finding.sources))
     return "\n\n".join(parts)
 
 

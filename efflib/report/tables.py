@@ -172,10 +172,7 @@ class TableComparison:
         return [
             e.record
             for e in self.results.entries
-            if e.record is not None
-            and e.record.status == "ok"
-            and not e.stale
-            and keys.items() <= dict(e.cell).items()
+            if e.record is not None and e.record.status == "ok" and not e.stale and keys.items() <= dict(e.cell).items()
         ]
 
     def _variant(self, keys: Mapping[str, Any]) -> str:
@@ -219,8 +216,7 @@ class ScaleComparison:
         import pandas as pd
 
         verdicts = {
-            scale: {claim.id: v for claim, v in comparison.claims}
-            for scale, comparison in self.by_scale.items()
+            scale: {claim.id: v for claim, v in comparison.claims} for scale, comparison in self.by_scale.items()
         }
         rows = []
         for claim in self.table.claims:
@@ -319,9 +315,7 @@ def _value_texts(row: Row) -> dict[str, str]:
 def _printed_text(row: Row) -> str:
     if row.printed is None:
         return ""
-    return (
-        f"{row.printed:.2f}" if row.printed_gain is None else f"{row.printed:.2f} ({row.printed_gain:+.2f})"
-    )
+    return f"{row.printed:.2f}" if row.printed_gain is None else f"{row.printed:.2f} ({row.printed_gain:+.2f})"
 
 
 def _text(value: Interval | None, signed: bool = False) -> str:

@@ -17,9 +17,7 @@ CELL_VERDICTS = (REPRODUCED, HIGHER, LOWER, UNDETERMINED, NOT_RUN)
 CLAIM_VERDICTS = (SUPPORTED, CONTRADICTED, UNDETERMINED, NOT_RUN)
 
 MIN_SEEDS = 3  # with fewer seeds nothing is decided
-_SLACK = (
-    1e-9  # 92.52 - 0.5 is not exact in binary; an interval that touches the margin must count as touching
-)
+_SLACK = 1e-9  # 92.52 - 0.5 is not exact in binary; an interval that touches the margin must count as touching
 
 # unit of a printed table -> (absolute margin, relative margin)
 _MARGINS = {
@@ -273,9 +271,7 @@ def claim_verdict(comparisons: Iterable[Comparison], scale: str, minimum_scale: 
     if ran:
         detail += f", {counts[AGREE]} agree, {counts[DISAGREE]} disagree, {counts[OPEN]} open"
     verdict = _claim_name(counts, len(made), ran)
-    return ClaimVerdict(
-        verdict, scale, detail, len(made), ran, counts[AGREE], counts[DISAGREE], counts[OPEN], made
-    )
+    return ClaimVerdict(verdict, scale, detail, len(made), ran, counts[AGREE], counts[DISAGREE], counts[OPEN], made)
 
 
 def _claim_name(counts: Mapping[str, int], expected: int, ran: int) -> str:
@@ -298,7 +294,7 @@ def _decide(got: Interval, printed: float, margin: float) -> tuple[str, str]:
     low, high = printed - margin, printed + margin
     if got.low >= low - _SLACK and got.high <= high + _SLACK:
         return REPRODUCED, f"interval inside printed ± {margin:g}"
-    if got.low > high:
+    if got.low > high + _SLACK:
         return HIGHER, f"interval above printed + {margin:g}"
     if got.high < low - _SLACK:
         return LOWER, f"interval below printed - {margin:g}"

@@ -57,6 +57,11 @@ class _Printed:
                 found[cell.keys["model"]] = float(exact(cell.value) - exact(base.value))
         return found
 
+    def sources(self, *names: str) -> tuple[str, ...]:
+        """Where the named references or facts come from."""
+        known = {r["id"]: r["source"] for r in (*self.references, *self.facts.values())}
+        return tuple(known[name] for name in names)
+
     def quoted(self, reference: str) -> list[dict[str, Any]]:
         """Printed cells beside the numbers of one reference."""
         chosen = [r for r in self.references if r["id"] == reference]
@@ -163,11 +168,7 @@ def _resnet18_has_two_baselines(printed: _Printed) -> Finding:
 
 
 def _lerac_baselines(printed: _Printed) -> Finding:
-    rows = [
-        r
-        for r in printed.quoted("lerac_manuscript")
-        if r["table"] == "table2" and r["cell"].endswith("baseline")
-    ]
+    rows = [r for r in printed.quoted("lerac_manuscript") if r["table"] == "table2" and r["cell"].endswith("baseline")]
     equal = sum(r["equal"] for r in rows)
     plain, pooled = (_macs("resnet18", stem=stem) / 1e6 for stem in ("cifar", "cifar_pool"))
     text = (
@@ -180,15 +181,14 @@ def _lerac_baselines(printed: _Printed) -> Finding:
     )
     quotes = ("from the ResNet [26] family, we used ResNet14, ResNet20, ResNet56 and ResNet18",)
     numbers = {"equal": equal, "macs_plain": plain, "macs_pooled": pooled}
-    title = "ResNet18 and Wide-ResNet-50 baselines come from elsewhere"
+    title = "ResNet18 and Wide-ResNet-50 baselines appear to come from elsewhere"
     tables = ("table2", "table3", "table4")
-    return Finding("bimask-4", title, text, "baselines", "major", tables, tuple(rows), numbers, quotes)
+    sources = printed.sources("lerac_manuscript", "bimask_code", "lerac_code")
+    return Finding("bimask-4", title, text, "baselines", "major", tables, tuple(rows), numbers, quotes, sources)
 
 
 def _repdistiller_baselines(printed: _Printed) -> Finding:
-    rows = [
-        r for r in printed.quoted("repdistiller") if r["table"] == "table2" and r["cell"].endswith("baseline")
-    ]
+    rows = [r for r in printed.quoted("repdistiller") if r["table"] == "table2" and r["cell"].endswith("baseline")]
     same, other = [r for r in rows if r["equal"]], [r for r in rows if not r["equal"]]
     named = ", ".join(f"{r['cell'].split(',')[0]} {r['printed']:.2f}" for r in same)
     text = (
@@ -203,7 +203,8 @@ def _repdistiller_baselines(printed: _Printed) -> Finding:
     title = "Three CIFAR-100 baselines equal a public benchmark"
     numbers = {"equal": len(same), "different": len(other)}
     tables = ("table2", "table3", "table6", "table7")
-    return Finding("bimask-5", title, text, "baselines", "notable", tables, tuple(rows), numbers)
+    sources = printed.sources("repdistiller")
+    return Finding("bimask-5", title, text, "baselines", "notable", tables, tuple(rows), numbers, sources=sources)
 
 
 def _repdistiller_students(printed: _Printed) -> Finding:
@@ -231,7 +232,8 @@ def _repdistiller_students(printed: _Printed) -> Finding:
         "largest_difference": max(better),
     }
     title, rows = "Table 5 appears to compare students of two different teachers", (teacher, *students)
-    return Finding("bimask-6", title, text, "baselines", "major", ("table5",), rows, numbers, quotes)
+    sources = printed.sources("repdistiller")
+    return Finding("bimask-6", title, text, "baselines", "major", ("table5",), rows, numbers, quotes, sources)
 
 
 def _lerac_journal(printed: _Printed) -> Finding:
@@ -251,8 +253,17 @@ def _lerac_journal(printed: _Printed) -> Finding:
     )
     numbers = {"equal": len(rows) - len(odd), "smallest": min(away), "largest": max(away)}
     title = "ResNet18 on CIFAR-100 differs from the earlier LeRaC manuscript"
+    sources = printed.sources("lerac_manuscript")
     return Finding(
-        "bimask-7", title, text, "baselines", "notable", ("table2", "table4"), tuple(rows), numbers
+        "bimask-7",
+        title,
+        text,
+        "baselines",
+        "notable",
+        ("table2", "table4"),
+        tuple(rows),
+        numbers,
+        sources=sources,
     )
 
 
@@ -335,10 +346,7 @@ def _teacher_effect_is_small(printed: _Printed) -> Finding:
 
 def _selection_on_test(printed: _Printed) -> Finding:
     gain = fmean(printed.gains("table2", dataset="cifar10", method="bimask").values())
-    rows = [
-        {"epochs": n, "best epoch above the mean epoch, in sd": expected_maximum(n)}
-        for n in (10, 30, 60, 240)
-    ]
+    rows = [{"epochs": n, "best epoch above the mean epoch, in sd": expected_maximum(n)} for n in (10, 30, 60, 240)]
     low, high = 0.10 * expected_maximum(30), 0.15 * expected_maximum(60)
     repeats = printed.facts["sckd_code"]["repeated_runs"]
     text = (
@@ -354,7 +362,8 @@ def _selection_on_test(printed: _Printed) -> Finding:
     quotes = ("Evaluate the model on the validation set;", "If validation accuracy improves, save the model;")
     title = "The best epoch appears to be chosen on the test set"
     tables = ("table2", "table3", "table5", "table6", "table7")
-    return Finding("bimask-11", title, text, "statistics", "major", tables, tuple(rows), numbers, quotes)
+    sources = printed.sources("bimask_code", "sckd_code")
+    return Finding("bimask-11", title, text, "statistics", "major", tables, tuple(rows), numbers, quotes, sources)
 
 
 def _compute_not_matched(printed: _Printed) -> Finding:
@@ -372,9 +381,7 @@ def _compute_not_matched(printed: _Printed) -> Finding:
         "Number of epochs E",
     )
     title, tables = "Training time is not matched", ("table2", "table4", "table6", "table7")
-    return Finding(
-        "bimask-12", title, text, "statistics", "major", tables, (), {"images_per_epoch": 2.0}, quotes
-    )
+    return Finding("bimask-12", title, text, "statistics", "major", tables, (), {"images_per_epoch": 2.0}, quotes)
 
 
 # --- text against tables ----------------------------------------------------------------------------------
@@ -383,11 +390,7 @@ def _compute_not_matched(printed: _Printed) -> Finding:
 def _fourth_of_six(printed: _Printed) -> Finding:
     ranked = _ranked(printed, "wrn_52_2", "cifar100")
     rank = [m for m, _ in ranked].index("bimask") + 1
-    best = {
-        (m, d): _ranked(printed, m, d)[0][0]
-        for m in ("resnet18", "wrn_52_2")
-        for d in ("cifar10", "cifar100")
-    }
+    best = {(m, d): _ranked(printed, m, d)[0][0] for m in ("resnet18", "wrn_52_2") for d in ("cifar10", "cifar100")}
     marked = [c for c in printed.tables["table4"].numbers if c.printed.get("mark") == "underlined"]
     last = min(marked, key=lambda c: c.value)
     place = [m for m, _ in _ranked(printed, "resnet18", "cifar100")].index(last.keys["method"]) + 1
@@ -399,13 +402,9 @@ def _fourth_of_six(printed: _Printed) -> Finding:
         f"({dict(ranked)['bimask']:.2f}, behind {ahead}). In the ResNet18 CIFAR-100 column {len(marked)} "
         f"values are underlined as second best; one of them, {last.value:.2f}, is number {place}."
     )
-    rows = tuple(
-        {"rank": i + 1, "method": m, "Wide-ResNet-50, CIFAR-100": exact(v)} for i, (m, v) in enumerate(ranked)
-    )
+    rows = tuple({"rank": i + 1, "method": m, "Wide-ResNet-50, CIFAR-100": exact(v)} for i, (m, v) in enumerate(ranked))
     numbers = {"rank": rank, "methods": len(ranked), "underlined": len(marked), "underlined_rank": place}
-    quotes = (
-        "our proposed technique outperforms most of these state-of-the-art methods in nearly all cases",
-    )
+    quotes = ("our proposed technique outperforms most of these state-of-the-art methods in nearly all cases",)
     title = "Where BIMask does not lead, it is fourth of six"
     return Finding("bimask-13", title, text, "text", "notable", ("table4",), rows, numbers, quotes)
 
@@ -452,9 +451,7 @@ def _points_not_percent(printed: _Printed) -> Finding:
             if {"dataset": dataset, "method": "baseline"}.items() <= c.keys.items()
         )
         relative = 100 * average / base
-        rows.append(
-            {"dataset": dataset, "gain, points": average, "mean baseline": base, "relative gain, %": relative}
-        )
+        rows.append({"dataset": dataset, "gain, points": average, "mean baseline": base, "relative gain, %": relative})
         numbers[f"relative_{dataset}"] = relative
     text = (
         "CIFAR-100 is called the larger data set and large-scale, but both have the same number of "
@@ -500,9 +497,7 @@ def _ratio_of_resnets(printed: _Printed) -> Finding:
 
 
 def _always_the_last_layer(printed: _Printed) -> Finding:
-    layers = sorted(
-        {c.keys["conv_index"] for c in printed.tables["table6"].numbers if "conv_index" in c.keys}
-    )
+    layers = sorted({c.keys["conv_index"] for c in printed.tables["table6"].numbers if "conv_index" in c.keys})
     text = (
         "The last convolution is said to be the target in all experiments, while Table 6 varies it over "
         f"{len(layers)} positions ({', '.join(map(str, layers))}). The text speaks of blocks there, the "
@@ -760,9 +755,7 @@ def _map_sizes(model: str) -> dict[int, tuple[int, int]]:
     network, sizes = create_model(model, 10).eval(), {}
     layers = [module for _, module in convolutions(network)]
     hooks = [
-        layer.register_forward_hook(
-            lambda m, i, out, k=k: sizes.update({k - len(layers): tuple(out.shape[2:])})
-        )
+        layer.register_forward_hook(lambda m, i, out, k=k: sizes.update({k - len(layers): tuple(out.shape[2:])}))
         for k, layer in enumerate(layers)
     ]
     with torch.no_grad():

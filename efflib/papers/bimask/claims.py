@@ -157,8 +157,7 @@ def large_ratios_hurt(results: Any) -> list[Comparison]:
 def every_ratio_gains(results: Any) -> list[Comparison]:
     """T7c: the CIFAR-10 gain is positive at every ratio (Table 7)."""
     return [
-        Comparison(f"vgg8, cifar10: {ratio:.1%} - baseline", _ratio_gain(results, "cifar10", ratio))
-        for ratio in RATIOS
+        Comparison(f"vgg8, cifar10: {ratio:.1%} - baseline", _ratio_gain(results, "cifar10", ratio)) for ratio in RATIOS
     ]
 
 

@@ -1,0 +1,153 @@
+"""Figures of the pages: drawn once for each theme, with the numbers as text beside them where that is possible."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from efflib.report.tables import TableComparison
+
+# Foreground of the book's light and dark pages; backgrounds stay transparent.
+_INK = {"light": "#222832", "dark": "#ced6dd"}
+
+
+def themed(draw: Callable[[Figure], None], size: tuple[float, float], alt: str) -> Any:
+    """Draw a figure for the light and the dark page.
+
+    Args:
+        draw: draws on an empty figure; called once per theme, with matplotlib's colours set.
+        size: width and height in inches.
+        alt: what the figure shows, for readers who do not see it.
+
+    Returns:
+        IPython HTML with both pictures; the page shows the one of its theme.
+    """
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+    from IPython.display import HTML
+
+    pictures = []
+    for theme, ink in _INK.items():
+        colours = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "axes.titlecolor")
+        with plt.rc_context({**dict.fromkeys(colours, ink), "axes.facecolor": "none", "legend.frameon": False}):
+            with sns.color_palette("colorblind"):
+                figure = plt.figure(figsize=size, layout="constrained")
+                draw(figure)
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=130, transparent=True, metadata={"Software": None})
+            plt.close(figure)
+        data = base64.b64encode(buffer.getvalue()).decode()
+        pictures.append(f'<img class="only-{theme}" alt="{escape(alt)}" src="data:image/png;base64,{data}">')
+    return HTML("".join(pictures))
+
+
+def gains(comparison: TableComparison, methods: Sequence[str], names: Mapping[str, str]) -> Any:
+    """Difference to the own baseline per network, data set and arm, with intervals, beside the printed gain.
+
+    Args:
+        comparison: of one scale.
+        methods: arms to show, top to bottom.
+        names: arm -> words for the legend.
+    """
+    rows = [row for row in comparison.rows if row.gain is not None and row.keys["method"] in methods]
+    groups = list(dict.fromkeys((row.keys["model"], row.keys["dataset"]) for row in rows))
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for place, method in enumerate(methods):
+            chosen = [row for row in rows if row.keys["method"] == method]
+            y = [groups.index((r.keys["model"], r.keys["dataset"])) + 0.12 * place for r in chosen]
+            _points(axes, [r.gain for r in chosen], y, names.get(method, method), f"C{place}")
+            printed = [(r.printed_gain, at) for r, at in zip(chosen, y, strict=True) if r.printed_gain is not None]
+            if printed:
+                label = f"printed gain, {names.get(method, method)}"
+                axes.plot(*zip(*printed, strict=True), "D", color=f"C{place}", fillstyle="none", label=label)
+        axes.axvline(0, color="grey", linewidth=0.8)
+        axes.set_yticks(range(len(groups)), [f"{model}\n{dataset}" for model, dataset in groups])
+        axes.invert_yaxis()
+        axes.set_xlabel("accuracy less the own baseline's, points (mean and 95 % interval, paired by seed)")
+        figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+
+    alt = f"Gains over the baseline at scale {comparison.results.scale}: {_spoken(rows)}"
+    return themed(draw, (8, 1.2 + 0.25 * len(methods) + 0.75 * len(groups)), alt)
+
+
+def sweep(comparison: TableComparison, option: str, label: str, methods: Sequence[str], names: Mapping[str, str]) -> Any:
+    """Difference to the own baseline along a numeric option, one panel per data set, beside the printed gains.
+
+    Args:
+        comparison: of one scale.
+        option: cell key on the horizontal axis, e.g. "masking_ratio".
+        label: its words.
+        methods, names: as in `gains`.
+    """
+    rows = [row for row in comparison.rows if option in row.keys]
+    datasets = list(dict.fromkeys(row.keys["dataset"] for row in rows if row.gain or row.printed_gain is not None))
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, len(datasets), squeeze=False, sharey=True)[0]
+        for axes, dataset in zip(panels, datasets, strict=True):
+            for place, method in enumerate(methods):
+                chosen = [r for r in rows if r.keys["dataset"] == dataset and r.keys["method"] == method]
+                chosen.sort(key=lambda r: r.keys[option])
+                _curve(axes, chosen, option, names.get(method, method), f"C{place}")
+            axes.axhline(0, color="grey", linewidth=0.8)
+            axes.set(title=dataset, xlabel=label)
+        panels[0].set_ylabel("points over the own baseline")
+        handles = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize="small")
+
+    alt = f"Gains along {label} at scale {comparison.results.scale}: {_spoken([r for r in rows if r.gain])}"
+    return themed(draw, (4 * max(len(datasets), 1) + 1.5, 4), alt)
+
+
+def image_grid(rows: Sequence[Sequence[np.ndarray]], columns: Sequence[str], lines: Sequence[str], alt: str) -> Any:
+    """Pictures in a grid: images (H, W, 3) uint8 as they are, maps (H, W) in a perceptually even scale.
+
+    Args:
+        rows: one sequence of arrays per line.
+        columns: title of each column.
+        lines: label of each line.
+        alt: what the figure shows.
+    """
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(len(rows), len(columns), squeeze=False)
+        for line, (pictures, name) in enumerate(zip(rows, lines, strict=True)):
+            for axes, picture in zip(panels[line], pictures, strict=True):
+                axes.imshow(picture, cmap="gray" if picture.dtype == bool else "viridis", interpolation="nearest")
+                axes.set(xticks=[], yticks=[])
+            panels[line][0].set_ylabel(name, fontsize="small")
+        for axes, title in zip(panels[0], columns, strict=True):
+            axes.set_title(title, fontsize="small")
+
+    return themed(draw, (1.35 * len(columns), 1.35 * len(rows) + 0.3), alt)
+
+
+def _points(axes: Any, intervals: Sequence[Any], y: Sequence[float], label: str, colour: str) -> None:
+    """Means with their intervals; a single seed has no interval and is a point."""
+    means = [i.mean for i in intervals]
+    widths = [i.half_width or 0 for i in intervals]
+    axes.errorbar(means, y, xerr=widths, fmt="o", markersize=4, capsize=3, color=colour, label=label)
+
+
+def _curve(axes: Any, rows: Sequence[Any], option: str, label: str, colour: str) -> None:
+    measured = [row for row in rows if row.gain is not None]
+    x = [row.keys[option] for row in measured]
+    means, widths = [row.gain.mean for row in measured], [row.gain.half_width or 0 for row in measured]
+    axes.errorbar(x, means, yerr=widths, fmt="o-", markersize=4, capsize=3, color=colour, label=f"measured, {label}")
+    printed = [(row.keys[option], row.printed_gain) for row in rows if row.printed_gain is not None]
+    if printed:
+        axes.plot(*zip(*printed, strict=True), "D--", color=colour, fillstyle="none", alpha=0.8, label="printed gain")
+
+
+def _spoken(rows: Sequence[Any]) -> str:
+    parts = [f"{' '.join(str(v) for v in row.keys.values())} {row.gain.text(signed=True)}" for row in rows]
+    return "; ".join(parts) or "nothing measured yet"

@@ -1,0 +1,260 @@
+"""What every table's notebook shows, in the book's order: a `TablePage` is one table with one run's parameters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from efflib.report.audit import Finding, findings_for
+from efflib.report.tables import TableComparison, compare, compare_scales, to_html
+from efflib.report.verdict import CLAIM_VERDICTS, SCALES
+
+
+class ChanceLevel(RuntimeError):
+    """A demonstration whose baseline does not beat guessing: it would teach nothing."""
+
+
+@dataclass
+class TablePage:
+    """One table's notebook: its run, and everything shown around it.
+
+    Args:
+        table: the Table.
+        scale, seeds, device, engine, recompute: the notebook's parameters, as `efflib.run` takes them.
+        findings: all audit findings of the paper.
+        choices: the table's own choices, e.g. {"models": ["vgg8"]}; None leaves a choice at the scale's default.
+    """
+
+    table: Any
+    scale: str
+    seeds: Any
+    device: str = "auto"
+    engine: str = "local"
+    recompute: bool = False
+    findings: Sequence[Finding] = ()
+    choices: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def recorded(self) -> dict[str, TableComparison]:
+        """Scale -> comparison, for every scale except smoke that has a usable record."""
+        from efflib.trials import collect
+
+        found = {scale: collect(self.table, scale) for scale in SCALES if scale != "smoke"}
+        return {scale: compare(self.table, results) for scale, results in found.items() if results.recorded[0]}
+
+    @cached_property
+    def results(self) -> Any:
+        """This notebook's own run; missing trials are trained on first use.
+
+        Raises:
+            ChanceLevel: a smoke baseline within three standard errors of guessing.
+        """
+        from efflib.trials import run
+
+        results = run(
+            self.table,
+            self.scale,
+            self.seeds,
+            engine=self.engine,
+            device=self.device,
+            recompute=self.recompute,
+            **self.choices,
+        )
+        if self.scale == "smoke":
+            refuse_chance_level(results)
+        return results
+
+    def headline(self) -> Any:
+        """One paragraph: what held, at which scale, on which data, and what a re-run costs."""
+        if not self.recorded:
+            return _markdown(
+                "**What held:** nothing is measured on real data yet. The run on this page shows that the code works; "
+                "it says nothing about the paper."
+            )
+        scale = max(self.recorded, key=SCALES.index)
+        shown = self.recorded[scale]
+        verdicts = Counter(verdict.verdict for _, verdict in shown.claims)
+        counted = ", ".join(f"{verdicts[name]} {name}" for name in CLAIM_VERDICTS if verdicts[name])
+        return _markdown(f"**What held, at scale `{scale}`:** of {len(shown.claims)} claims, {counted}. {_about(shown)}")
+
+    def printed(self) -> Any:
+        """The printed table as the paper gives it, with the printed gains."""
+        import pandas as pd
+
+        cells = self.table.printed.numbers
+        gains = any(cell.gain is not None for cell in cells)
+        rows = [
+            {**{k: _plain(v) for k, v in cell.keys.items()}, "printed": f"{cell.value:.2f}"}
+            | ({"printed gain": "" if cell.gain is None else f"{cell.gain:+.2f}"} if gains else {})
+            for cell in cells
+        ]
+        frame = pd.DataFrame(rows).fillna("")
+        return self._table(frame.rename(columns=lambda name: name.replace("_", " ")), self.table.printed.caption, "printed")
+
+    def plan(self) -> Any:
+        """How many trials this run needs, and how many are there already: read before you train."""
+        from efflib.trials import plan
+
+        planned = plan(self.table, self.scale, self.seeds, **self.choices)
+        times = [f"about {_duration(seconds)} on {device}" for device, seconds in planned.seconds.items() if seconds]
+        text = f"Scale `{self.scale}`: {len(planned.trials)} trials"
+        if self.scale != "smoke":  # how many smoke trials are recorded depends on what ran before this page
+            text += f", {planned.recorded} recorded, {len(planned.missing)} to run ({planned.flops:.1e} FLOPs"
+            text += f"; {', '.join(times)})" if times else ")"
+        return _markdown(text + ".")
+
+    def measured(self) -> Any:
+        """This run: one row per cell that it measured."""
+        comparison = compare(self.table, self.results)
+        note = " Smoke runs are demonstrations: no verdict follows." if self.scale == "smoke" else ""
+        caption = f"This page's run: scale {self.scale}, {_about(comparison, brief=True)}.{note}"
+        frame = comparison.frame(measured_only=True)
+        hidden = ["verdict", "reason"] if self.scale == "smoke" else []
+        return self._table(frame.drop(columns=hidden, errors="ignore"), caption, f"run-{self.scale}")
+
+    def comparison(self) -> Any:
+        """Every printed cell beside what is recorded at each scale, and one detailed table per scale."""
+        if not self.recorded:
+            return _markdown("No trial on real data is recorded for this table yet.")
+        both = compare_scales(self.table, {scale: c.results for scale, c in self.recorded.items()})
+        caption = "Printed against measured: accuracy of the last epoch, gain over the own baseline, verdict of the cell"
+        parts = [to_html(both.frame(), caption, self._id("cells"))]
+        for scale, shown in self.recorded.items():
+            caption = f"Scale {scale} in detail: {_about(shown, brief=True)}"
+            parts.append(to_html(shown.frame(measured_only=True), caption, self._id(f"detail-{scale}")))
+        return _html("".join(parts))
+
+    def claims(self) -> Any:
+        """Every claim with its verdict at each recorded scale."""
+        if not self.recorded:
+            return _markdown("No claim can be judged yet: smoke runs never count.")
+        both = compare_scales(self.table, {scale: c.results for scale, c in self.recorded.items()})
+        return self._table(both.claims_frame(), "Claims, fixed before any run, and their verdicts", "claims")
+
+    def cost(self) -> Any:
+        """What the recorded runs took, on which device, with which source, and from which data."""
+        import pandas as pd
+
+        rows = [row for shown in self.recorded.values() for row in provenance_rows(shown.results)]
+        if not rows:
+            return _markdown("Nothing is recorded beyond this page's smoke run; the status page tells its time.")
+        return self._table(pd.DataFrame(rows), "Cost and provenance of the recorded trials", "cost")
+
+    def audit(self) -> Any:
+        """The audit findings that concern this table, each linking to its place on the audit page."""
+        chosen = findings_for(self.findings, self.table.id)
+        if not chosen:
+            return _markdown("The audit has no finding about this table.")
+        return _markdown("\n".join(f"- **{f.title}** {f.text} ({{ref}}`details <{f.anchor}>`)" for f in chosen))
+
+    def repeat(self, scale: str = "tiny") -> Any:
+        """One copyable line that repeats this table with papermill."""
+        name = f"{self.table.paper}/{self.table.id}"
+        line = f"papermill notebooks/{name}.ipynb {self.table.id}.ipynb -p scale {scale} -y 'seeds: [0, 1, 2, 3, 4]'"
+        return _markdown(f"```bash\n{line}\n```")
+
+    def show_scale(self) -> TableComparison:
+        """The comparison that figures show: the largest recorded scale, else this page's run."""
+        if self.recorded:
+            return self.recorded[max(self.recorded, key=SCALES.index)]
+        return compare(self.table, self.results)
+
+    def _id(self, name: str) -> str:
+        return f"{self.table.paper}-{self.table.id}-{name}"
+
+    def _table(self, frame: Any, caption: str, name: str) -> Any:
+        return _html(to_html(frame, caption, self._id(name)))
+
+
+def refuse_chance_level(results: Any) -> None:
+    """Check that each baseline of a demonstration beats guessing by three standard errors.
+
+    Raises:
+        ChanceLevel: names the cell, its accuracy and the bar.
+    """
+    from efflib.data import load_dataset
+
+    for entry in results.entries:
+        if entry.cell.get("method") != "baseline" or not entry.usable:
+            continue
+        test = load_dataset(entry.cell["dataset"], "test")
+        chance = 1 / len(test.classes)
+        bar = 100 * (chance + 3 * (chance * (1 - chance) / len(test)) ** 0.5)
+        if entry.record.metrics["last"] <= bar:
+            raise ChanceLevel(
+                f"{entry.trial.label} reaches {entry.record.metrics['last']:.1f} %, guessing plus three standard "
+                f"errors is {bar:.1f} %: train longer, or the demonstration shows nothing"
+            )
+
+
+def provenance_rows(results: Any) -> list[dict[str, str]]:
+    """One row per scale, recipe and device: trials, time, energy of computation, data variant, source."""
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for record in results.records:
+        groups.setdefault((record.recipe, record.provenance.device), []).append(record)
+    return [_provenance_row(results.scale, *names, records) for names, records in groups.items()]
+
+
+def _provenance_row(scale: str, recipe: str, device: str, records: list[Any]) -> dict[str, str]:
+    seconds = sum(record.cost.seconds for record in records)
+    commits = {(r.provenance.commit or "unknown")[:10] + (" (dirty)" if r.provenance.dirty else "") for r in records}
+    failed = sum(record.status == "failed" for record in records)
+    return {
+        "scale": scale,
+        "recipe": recipe,
+        "device": device,
+        "trials": str(len(records)) + (f" ({failed} failed)" if failed else ""),
+        "time in all": _duration(seconds),
+        "per trial": _duration(seconds / len(records)),
+        "peak memory": f"{max(r.cost.peak_memory_bytes for r in records) / 2**30:.1f} GiB",
+        "precision": _joined(r.precision for r in records),
+        "data": _joined(f"{r.dataset.name} {r.dataset.variant}" for r in records),
+        "torch": _joined(r.provenance.versions["torch"] for r in records),
+        "commit": _joined(commits),
+        "dates": _joined(r.provenance.date[:10] for r in records),
+    }
+
+
+def _about(shown: TableComparison, brief: bool = False) -> str:
+    """Data, seeds and devices of a comparison's records, and what they took."""
+    results = shown.results
+    records = results.records
+    seeds = sorted({entry.seed for entry in results.entries if entry.usable})
+    data = _joined(f"{r.dataset.name} ({r.dataset.variant})" for r in records)
+    have, wanted = results.recorded
+    text = f"{data}, {len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
+    if brief:
+        return text
+    devices = _joined(record.provenance.device for record in records)
+    spent = _duration(sum(record.cost.seconds for record in records))
+    missing = f" {wanted - have} of {wanted} trials of this scale are still missing." if have < wanted else ""
+    return f"Data: {text}, on {devices}. The {have} recorded trials took {spent}; a re-run costs as much.{missing}"
+
+
+def _joined(values: Iterable[str]) -> str:
+    return ", ".join(sorted(set(values)))
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def _markdown(text: str) -> Any:
+    from IPython.display import Markdown
+
+    return Markdown(text)
+
+
+def _html(text: str) -> Any:
+    from IPython.display import HTML
+
+    return HTML(text)

@@ -1,0 +1,159 @@
+"""The generated parts of the book: the ledger on the front page, the status page, the audit."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from efflib.report.audit import audit_markdown, html_table
+from efflib.report.tables import ledger
+from efflib.report.verdict import CELL_VERDICTS, CLAIM_VERDICTS, SCALES
+
+
+def write_pages(book: Path, papers: Mapping[str, Any], coming: Mapping[str, str]) -> list[Path]:
+    """Write `book/generated/{ledger,status,audit}.md`; a file is touched only if its text changes.
+
+    Args:
+        book: the book's folder.
+        papers: slug -> package of a paper (`tables`, `printed`, `findings`, `title`).
+        coming: slug -> title of papers that are not there yet.
+
+    Returns:
+        The files that changed.
+    """
+    findings = [finding for paper in papers.values() for finding in paper.findings()]
+    pages = {
+        "ledger": ledger_html(ledger_rows(papers), papers, coming),
+        "status": status_markdown(book / "executed"),
+        "audit": audit_markdown(findings),
+    }
+    return [path for name, text in pages.items() if (path := _write(book / "generated" / f"{name}.md", text))]
+
+
+def ledger_rows(papers: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per printed table with its counts, from all recorded scales."""
+    from efflib.trials import collect
+
+    items = []
+    for paper in papers.values():
+        for name, printed in paper.printed.items():
+            table = paper.tables.get(name)
+            scales = [scale for scale in SCALES if scale != "smoke"]
+            items.append((table, {s: collect(table, s) for s in scales}) if table else printed)
+    return [row for row in ledger(items) if row["printed"]]
+
+
+def ledger_html(rows: list[dict[str, Any]], papers: Mapping[str, Any], coming: Mapping[str, str]) -> str:
+    """The ledger as a heat map, papers x tables, and the table of reasons below it."""
+    lines = []
+    for slug, paper in papers.items():
+        own = [row for row in rows if row["paper"] == slug]
+        cells = "".join(_heat_cell(row, linked=row["table"] in paper.tables) for row in own)
+        lines.append(f'<tr><th scope="row"><a href="executed/{slug}/chapter.html">{escape(paper.title)}</a></th>{cells}</tr>')
+    width = max(len([row for row in rows if row["paper"] == slug]) for slug in papers)
+    for title in coming.values():
+        lines.append(f'<tr><th scope="row">{escape(title)}</th><td class="ledger-coming" colspan="{width}">not there yet</td></tr>')
+    heat = f'<div class="table-scroll"><table class="ledger"><tbody>{"".join(lines)}</tbody></table></div>'
+    legend = (
+        "Each box is one printed table: how many numbers it prints, how many of them carry a verdict at the paper's own "
+        "scale, how many were measured at a smaller scale, and how the claims about it stand."
+    )
+    return f"{heat}\n\n{legend}\n\n{html_table([_ledger_line(row) for row in rows], 'Every printed number, by verdict')}\n"
+
+
+def ledger_text(rows: list[dict[str, Any]]) -> str:
+    """The ledger for a terminal."""
+    lines = []
+    for row in rows:
+        counts = ", ".join(f"{row[verdict]} {verdict}" for verdict in CELL_VERDICTS if row[verdict])
+        claims = ", ".join(f"{n} {name}" for name, n in row["claims"].items() if n)
+        lines.append(f"{row['paper']}.{row['table']}: {row['printed']} printed numbers: {counts}")
+        lines += [f"    not run, {reason}: {count}" for reason, count in row["reasons"].items()]
+        lines += [f"    claims: {claims}"] if claims else []
+    return "\n".join(lines)
+
+
+def status_markdown(executed: Path) -> str:
+    """Every notebook with run time, device, parameters; then every recipe's records with what is stale."""
+    runs = [_status_row(path) for path in sorted(executed.glob("*/*.run.json"))]
+    notebooks = html_table(runs, "Notebooks of this build") if runs else "No notebook has been executed in this checkout yet."
+    records = html_table(_record_rows(), "Recorded trials") if _record_rows() else "No trial is recorded yet."
+    return f"## Notebooks\n\n{notebooks}\n\n## Records\n\n{records}\n"
+
+
+def _heat_cell(row: Mapping[str, Any], linked: bool) -> str:
+    decided = {name: row[name] for name in CELL_VERDICTS if row[name] and name != "not run"}
+    claims = {name: count for name, count in row["claims"].items() if count and name != "not run"}
+    shade = _shade(decided, claims, row["measured"])
+    name = escape(row["table"])
+    title = f'<a href="executed/{row["paper"]}/{name}.html">{name}</a>' if linked else name
+    parts = [f"{row['printed']} numbers", f"{sum(decided.values())} with a verdict", f"{row['measured']} measured smaller"]
+    parts += [f"claims: {', '.join(f'{n} {word}' for word, n in claims.items())}"] if claims else []
+    return f'<td class="ledger-{shade}"><strong>{title}</strong><br>{"<br>".join(map(escape, parts))}</td>'
+
+
+def _shade(decided: Mapping[str, int], claims: Mapping[str, int], measured: int) -> str:
+    """Colour of a box, by the best evidence there is: cell verdicts, else claims, else whether anything was measured."""
+    if decided:
+        most = max(decided, key=lambda name: decided[name])
+        return {"reproduced": "good", "lower": "bad", "higher": "odd"}.get(most, "odd")
+    if claims.get("contradicted", 0) > claims.get("supported", 0):
+        return "bad"
+    if claims.get("supported", 0) > claims.get("contradicted", 0):
+        return "good"
+    return "odd" if measured or claims else "none"
+
+
+def _ledger_line(row: Mapping[str, Any]) -> dict[str, Any]:
+    line = {"table": f"{row['paper']} {row['table']}", "title": row["title"], "printed numbers": row["printed"]}
+    line |= {verdict: row[verdict] for verdict in CELL_VERDICTS}
+    line["why not run"] = "; ".join(f"{count}: {reason}" for reason, count in row["reasons"].items())
+    line |= {f"claims {name}": row["claims"].get(name, 0) for name in CLAIM_VERDICTS}
+    return line
+
+
+def _status_row(path: Path) -> dict[str, str]:
+    run = json.loads(path.read_text(encoding="utf-8"))
+    parameters = ", ".join(f"{name}={value}" for name, value in run["parameters"].items() if value is not None)
+    return {
+        "notebook": run["source"],
+        "run time": f"{run['seconds']:.0f} s",
+        "device": f"{run['device']}, {run['threads']} thread(s)",
+        "date": run["date"][:10],
+        "parameters": parameters,
+        "torch": run["torch"] or "",
+        "current": "yes" if _is_current(run["source"]) else "no: source or records changed since",
+    }
+
+
+def _is_current(name: str) -> bool:
+    from efflib import notebooks
+
+    source = notebooks.source_of(name)
+    target = notebooks.target_of(source)
+    noted = json.loads(target.read_text(encoding="utf-8"))["metadata"]["provenance"]
+    return notebooks.is_current(source, target, noted["parameters"])
+
+
+def _record_rows() -> list[dict[str, Any]]:
+    from efflib.trials import Store
+    from efflib.trials.freshness import stale_reason
+
+    counts: dict[str, Counter[str]] = {}
+    for record in Store.for_scale("paper").records():
+        state = "stale" if stale_reason(record) else record.status
+        counts.setdefault(record.recipe, Counter())[state] += 1
+    return [{"recipe": recipe, **{s: found[s] for s in ("ok", "stale", "failed")}} for recipe, found in counts.items()]
+
+
+def _write(path: Path, text: str) -> Path | None:
+    content = text.encode()
+    if path.is_file() and path.read_bytes() == content:
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
