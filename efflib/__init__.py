@@ -21,12 +21,14 @@ _WHERE = {
 }
 _ROOMS = ("data", "explain", "kernels", "models", "papers", "report", "training", "trials")
 
-__all__ = ["__version__", *_WHERE, *_ROOMS]  # noqa: PLE0604 (names resolved by __getattr__)
+__all__ = ["__version__", *_WHERE, *_ROOMS]
 
 if TYPE_CHECKING:
-    from efflib.data import list_datasets, load_dataset
-    from efflib.models import create_model, list_models
-    from efflib.trials import run
+    from efflib.data import list_datasets as list_datasets
+    from efflib.data import load_dataset as load_dataset
+    from efflib.models import create_model as create_model
+    from efflib.models import list_models as list_models
+    from efflib.trials import run as run
 
 
 def __getattr__(name: str) -> Any:

@@ -18,18 +18,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Name = Annotated[
-    str, typer.Argument(metavar="TABLE", help="A table, e.g. bimask.table2; `efflib list` shows all.")
-]
+Name = Annotated[str, typer.Argument(metavar="TABLE", help="A table, e.g. bimask.table2; `efflib list` shows all.")]
 ScaleOption = Annotated[str, typer.Option("--scale", "-s", help="smoke, tiny, small or paper.")]
-SeedsOption = Annotated[
-    str, typer.Option("--seeds", help="A number n (seeds 0..n-1), or a list such as 0,3,4.")
-]
+SeedsOption = Annotated[str, typer.Option("--seeds", help="A number n (seeds 0..n-1), or a list such as 0,3,4.")]
 Only = Annotated[
     list[str] | None,
-    typer.Option(
-        "--only", help="Narrow a choice of the table, e.g. --only models=vgg8,resnet20. Repeatable."
-    ),
+    typer.Option("--only", help="Narrow a choice of the table, e.g. --only models=vgg8,resnet20. Repeatable."),
 ]
 
 
@@ -54,7 +48,10 @@ def list_() -> None:
 
 @app.command()
 def plan(table: Name, scale: ScaleOption = "smoke", seeds: SeedsOption = "5", only: Only = None) -> None:
-    """Show how many trials a run would take, how many are shared or recorded, and the time by device."""
+    """Show how many trials a run would take, how many are shared or recorded, and the time by device.
+
+    Nothing is run and no data are needed. Example: efflib plan bimask.table2 --scale tiny --seeds 5
+    """
     from efflib.papers import all_tables
     from efflib.trials import plan as make_plan
 
@@ -80,18 +77,23 @@ def run(
     only: Only = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads of this process.")] = None,
-    recompute: Annotated[bool, typer.Option(help="Also run what is recorded.")] = False,
-    retry: Annotated[bool, typer.Option(help="Also run what failed before.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of this process.")] = None,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Also run what is recorded; both records are kept.")
+    ] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Also run what failed before.")] = False,
 ) -> None:
     """Run the missing trials of a table. Stop it at any time; the same command continues.
 
-    Start it several times at once (say, twice with --threads 1) to share the work between processes.
+    Start it several times at once (say, twice with --threads 1) to share the work between processes. Real data are
+    looked up under the environment variable EFFLIB_DATA; records go to EFFLIB_RESULTS (default: results/), weights and
+    checkpoints to EFFLIB_CACHE. Example: efflib run bimask.table2 --scale tiny --seeds 5 --only models=resnet14
     """
     import torch
+    from tqdm.auto import tqdm
 
     from efflib.training import pick_device, pick_precision
-    from efflib.trials import Store
+    from efflib.trials import Store, collect
     from efflib.trials.runner import Machine, run_trials
 
     if threads:
@@ -105,15 +107,15 @@ def run(
         recompute,
         renew=scale == "smoke",
         retry=retry,
-        report=typer.echo,
+        report=tqdm.write,
     )
+    usable, asked = collect(trials, scale).recorded
+    typer.echo(f"{table} at scale {scale}: {usable} of {asked} trials have a usable record")
 
 
 @app.command()
 def status(
-    canary: Annotated[
-        bool, typer.Option("--canary", help="Note today's canaries in results/equivalent.json.")
-    ] = False,
+    canary: Annotated[bool, typer.Option("--canary", help="Note today's canaries in results/equivalent.json.")] = False,
 ) -> None:
     """Show every recipe's records: usable, failed and stale ones, with the reasons."""
     from collections import Counter
@@ -125,6 +127,8 @@ def status(
     records = Store.for_scale("tiny").records()
     if canary:
         note_canaries(list_recipes())
+    for recipe in sorted({record.recipe for record in records} - set(list_recipes())):
+        typer.echo(f"{recipe}: {sum(r.recipe == recipe for r in records)} records of a recipe that no longer exists")
     for recipe in list_recipes():
         why = [(record, stale_reason(record)) for record in records if record.recipe == recipe]
         counts = Counter("stale" if reason else record.status for record, reason in why)
@@ -155,22 +159,23 @@ def ledger() -> None:
 @app.command()
 def data(
     name: Annotated[str | None, typer.Argument(help="A data set; without it, all are listed.")] = None,
-    download: Annotated[
-        bool, typer.Option(help="Fetch it from its official source if it is not here.")
-    ] = False,
+    download: Annotated[bool, typer.Option(help="Fetch it from its official source if it is not here.")] = False,
 ) -> None:
-    """Show which data sets are at hand and where they were found, or fetch one."""
-    from efflib.data import available, list_datasets, load_dataset
+    """Show which data sets are at hand and where they were found, or read (with --download: fetch) one.
 
-    for each in [name] if name else list_datasets():
-        if not name and not available(each):
-            typer.echo(f"{each:<12} not here; `efflib data {each} --download` fetches it")
-            continue
+    Real sets are looked up under the environment variable EFFLIB_DATA, in their official formats or as image-folder
+    archives such as cifar10.tar.gz.
+    """
+    from efflib.data import available, list_datasets, load_dataset, where
+
+    if name is None:
+        for each in list_datasets():
+            here = where(each) if available(each) else f"not here; `efflib data {each} --download` fetches it"
+            typer.echo(f"{each:<12} {here}")
+    else:
         for split in ("train", "test"):
-            found = load_dataset(each, split, download=download)
-            typer.echo(
-                f"{each:<12} {split:<6} {found.images.shape}, variant {found.variant}, {found.fingerprint[:12]}"
-            )
+            found = load_dataset(name, split, download=download)
+            typer.echo(f"{name:<12} {split:<6} {found.images.shape}, variant {found.variant}, {found.fingerprint[:12]}")
 
 
 @app.command()
@@ -195,7 +200,8 @@ def merge(archive: Annotated[Path, typer.Argument(help="Archive made by `efflib 
 
     done = unpack(Store.for_scale("tiny"), archive)
     typer.echo(
-        f"{done.added} records added, {done.known} known, {done.second_runs} kept as second runs, {done.weights} weights"
+        f"{done.added} records added, {done.known} known, {done.second_runs} kept as second runs, "
+        f"{done.weights} weights"
     )
 
 
@@ -262,7 +268,7 @@ def main() -> None:
     """Entry point: errors of use are one line, not a traceback."""
     try:
         app()
-    except (ValueError, FileNotFoundError) as problem:
+    except (ValueError, OSError) as problem:
         typer.echo(f"efflib: {problem}", err=True)
         sys.exit(2)
 

@@ -7,7 +7,7 @@ eval mode meanwhile (in train mode batch norm would mix the images of a batch) a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -19,6 +19,7 @@ from efflib.kernels.gradcam_map import gradcam_map
 from efflib.models import convolutions
 
 Layer = int | str | nn.Module
+POOLING_INPUT = "pooling input"
 Target = Literal["predicted"] | Tensor
 
 METHODS = ("layer_grad", "input_grad", "grad_x_act", "gradcam")
@@ -41,7 +42,8 @@ def saliency(
         model: classifier returning (N, C) logits.
         images: (N, 3, H, W), normalised as for evaluation.
         layer: where the gradient is taken: a convolution counted from the end (-1 is the last; 1x1 shortcuts do not
-            count), a module name, or a module; its raw output. Not used by "input_grad".
+            count), a module name, or a module: its raw output; "pooling input" is the map (after its ReLU) that the
+            global average pooling reads. Not used by "input_grad".
         target: "predicted", or class indices (N,).
         method: "layer_grad" reduces |gradient| of the feature map over channels; "grad_x_act" reduces |gradient x
             activation|; "gradcam" is Grad-CAM at that layer; "input_grad" is max over colours of |d score / d image|.
@@ -61,8 +63,7 @@ def saliency(
     _choice("reduce", reduce, REDUCTIONS)
     if method == "gradcam":
         return grad_cam(model, images, layer, target, score)
-    where = None if method == "input_grad" else find_layer(model, layer)
-    values, gradient = _activation_and_gradient(model, images, where, target, score)
+    values, gradient = _activation_and_gradient(model, images, None if method == "input_grad" else layer, target, score)
     if method == "input_grad":
         return gradient.abs().amax(dim=1).float()
     signal = gradient * values if method == "grad_x_act" else gradient
@@ -72,7 +73,7 @@ def saliency(
 def grad_cam(
     model: nn.Module,
     images: Tensor,
-    layer: Layer = "pooling input",
+    layer: Layer = POOLING_INPUT,
     target: Target = "predicted",
     score: str = "logit",
 ) -> Tensor:
@@ -80,8 +81,7 @@ def grad_cam(
 
     Args:
         model, images, target, score: as in `saliency`.
-        layer: as in `saliency`; the default "pooling input" is the map (after its ReLU) that the global average
-            pooling reads, where the original paper takes it.
+        layer: as in `saliency`; the original paper takes the pooling's input.
 
     Returns:
         (N, H, W) float32, not normalised, resized bilinearly.
@@ -91,10 +91,7 @@ def grad_cam(
 
     Source: Selvaraju et al. 2017, Eq. 1 and 2.
     """
-    where = pooling(model) if layer == "pooling input" else find_layer(model, layer)
-    values, gradient = _activation_and_gradient(
-        model, images, where, target, score, at_input=layer == "pooling input"
-    )
+    values, gradient = _activation_and_gradient(model, images, layer, target, score)
     return _resize(gradcam_map(values, gradient).float(), images)
 
 
@@ -148,14 +145,9 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 def _activation_and_gradient(
-    model: nn.Module,
-    images: Tensor,
-    where: nn.Module | None,
-    target: Target,
-    score: str,
-    at_input: bool = False,
+    model: nn.Module, images: Tensor, layer: Layer | None, target: Target, score: str
 ) -> tuple[Tensor, Tensor]:
-    """Feature map at a module's output (or input; the image itself for None) and the score's gradient there."""
+    """Feature map of a layer (the image itself for None) and the score's gradient there."""
     _choice("score", score, SCORES)
     leaf: list[Tensor] = []
 
@@ -164,8 +156,8 @@ def _activation_and_gradient(
         leaf.append(value.detach().clone().requires_grad_(True))
         return leaf[-1].view_as(leaf[-1])
 
-    with frozen(model), torch.enable_grad(), _hooked(where, to_leaf, at_input):
-        logits = model(images if where is not None else to_leaf(images))
+    with frozen(model), torch.enable_grad(), _hooked(model, layer, to_leaf):
+        logits = model(images if layer is not None else to_leaf(images))
         if len(leaf) != 1:
             raise ValueError(
                 f"the chosen layer was called {len(leaf)} times in one forward pass, it must be called exactly once: "
@@ -177,14 +169,15 @@ def _activation_and_gradient(
 
 
 @contextmanager
-def _hooked(where: nn.Module | None, replace, at_input: bool) -> Iterator[None]:
-    if where is None:
+def _hooked(model: nn.Module, layer: Layer | None, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let a layer's output (or what the pooling reads) be replaced during a forward pass."""
+    if layer is None:
         yield
         return
-    if at_input:
-        handle = where.register_forward_pre_hook(lambda module, inputs: (replace(inputs[0]), *inputs[1:]))
+    if isinstance(layer, str) and layer == POOLING_INPUT:
+        handle = pooling(model).register_forward_pre_hook(lambda module, inputs: (replace(inputs[0]), *inputs[1:]))
     else:
-        handle = where.register_forward_hook(lambda module, inputs, output: replace(output))
+        handle = find_layer(model, layer).register_forward_hook(lambda module, inputs, output: replace(output))
     try:
         yield
     finally:
@@ -200,9 +193,7 @@ def _class_score(logits: Tensor, target: Target, score: str) -> Tensor:
     else:
         classes = target.to(logits.device)
         if tuple(classes.shape) != (len(logits),):
-            raise ValueError(
-                f"target must hold one class per image, ({len(logits)},), got {tuple(classes.shape)}"
-            )
+            raise ValueError(f"target must hold one class per image, ({len(logits)},), got {tuple(classes.shape)}")
     values = {"logit": lambda z: z, "logprob": lambda z: z.log_softmax(1), "prob": lambda z: z.softmax(1)}
     return values[score](logits).gather(1, classes[:, None]).squeeze(1)
 
@@ -226,3 +217,48 @@ def _resize(maps: Tensor, images: Tensor) -> Tensor:
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def localisation(maps: Tensor, objects: Tensor) -> dict[str, float]:
+    """How well saliency maps find objects whose pixels are known.
+
+    Args:
+        maps: (N, H, W), larger is more important.
+        objects: (N, H, W) bool, the true object pixels; every image must have some object and some background.
+
+    Returns:
+        Means over images: "pointing" (share whose most salient pixel lies on the object; Zhang et al. 2018; ties count
+        by their share), "inside" (share of the map's sum on the object), "auc" (chance that an object pixel outranks a
+        background pixel; 0.5 is guessing), and "area" (the object's share of the image: what guessing gives for the
+        first two).
+
+    Raises:
+        ValueError: shapes that differ, or an image without object or without background.
+    """
+    if maps.shape != objects.shape or maps.ndim != 3:
+        raise ValueError(
+            f"maps and objects must be (N, H, W) alike, got {tuple(maps.shape)} and {tuple(objects.shape)}"
+        )
+    flat, inside = maps.flatten(1).double(), objects.flatten(1)
+    size = inside.sum(dim=1)
+    if bool(((size == 0) | (size == inside.shape[1])).any()):
+        raise ValueError("every image needs object and background pixels; leave the others out")
+    peaks = flat == flat.amax(dim=1, keepdim=True)
+    ranks = torch.from_numpy(_ranks(flat.cpu().numpy())).to(inside.device)
+    # Mann-Whitney: the sum of the object pixels' ranks gives the area under the ROC curve.
+    wins = (ranks * inside).sum(dim=1) - size * (size + 1) / 2
+    auc = wins / (size * (inside.shape[1] - size))
+    total = flat.sum(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
+    return {
+        "pointing": float(((peaks & inside).sum(dim=1) / peaks.sum(dim=1)).mean()),
+        "inside": float(((flat * inside).sum(dim=1) / total).mean()),
+        "auc": float(auc.mean()),
+        "area": float((size / inside.shape[1]).mean()),
+    }
+
+
+def _ranks(values):
+    """Ranks from 1 within each row, equal values sharing their mean rank."""
+    from scipy.stats import rankdata
+
+    return rankdata(values, axis=1)

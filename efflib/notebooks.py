@@ -226,6 +226,8 @@ def _check(known: Mapping[str, Parameter], given: Mapping[str, Any], where: str)
         if name not in known:
             listing = "; ".join(f"{n}: {p}" for n, p in known.items()) or "none"
             raise NotebookError(f"{where} has no parameter {name!r}{_suggest(name, known)} Its parameters: {listing}.")
+        if value is None and known[name].default is None:
+            continue  # `models: list = None` means: left to the scale
         try:
             pydantic.TypeAdapter(known[name].type).validate_python(value, strict=True)
         except pydantic.ValidationError:

@@ -90,9 +90,7 @@ def read_folder(known: RealSet, folder: Path, split: str) -> tuple[np.ndarray, n
 
 def folder_files(folder: Path, split: str) -> list[Path]:
     """All files of one split of an open image folder, sorted."""
-    roots = [
-        path for path in folder.iterdir() if path.is_dir() and SPLIT_FOLDERS.get(path.name.lower()) == split
-    ]
+    roots = [path for path in folder.iterdir() if path.is_dir() and SPLIT_FOLDERS.get(path.name.lower()) == split]
     return sorted(path for root in roots for path in root.rglob("*") if path.is_file())
 
 
@@ -141,15 +139,11 @@ def _add(found: dict, where: tuple[str, str, str], pixels: np.ndarray, what: str
 
 def _assemble(known: RealSet, found: dict, split: str, what: str) -> tuple[np.ndarray, np.ndarray]:
     if not found:
-        raise DataNotFound(
-            f"{what} holds no {split} images; expected members [<name>/]{split}/<class>/<image>"
-        )
+        raise DataNotFound(f"{what} holds no {split} images; expected members [<name>/]{split}/<class>/<image>")
     classes = {name for name, _ in found}
     missing, extra = sorted(set(known.classes) - classes), sorted(classes - set(known.classes))
     if missing or extra:
-        lists = [f"without images: {_few(missing)}"] * bool(missing) + [f"unknown: {_few(extra)}"] * bool(
-            extra
-        )
+        lists = [f"without images: {_few(missing)}"] * bool(missing) + [f"unknown: {_few(extra)}"] * bool(extra)
         raise DataBroken(f"{what}: class folders of {known.title} {split} {'; '.join(lists)}")
     keys = list(found)
     labels = np.array([known.classes.index(name) for name, _ in keys], dtype=np.int64)

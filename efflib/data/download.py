@@ -62,9 +62,7 @@ def _copy(url: str, file: IO[bytes], md5: str) -> None:
         length = int(answer.headers.get("Content-Length") or 0)
         start, got, digest = b"", 0, hashlib.md5(usedforsecurity=False)
         name = url.rsplit("/", 1)[-1]
-        with tqdm(
-            desc=name, total=length or None, unit="B", unit_scale=True, disable=length < 1 << 20
-        ) as bar:
+        with tqdm(desc=name, total=length or None, unit="B", unit_scale=True, disable=length < 1 << 20) as bar:
             while block := answer.read(1 << 18):
                 start = start or block[:512]
                 file.write(block)
@@ -90,9 +88,7 @@ def fetch_set(known: RealSet) -> list[Path]:
         DataNotFound: downloads are forbidden by EFFLIB_OFFLINE, or one failed; the message has the reason.
     """
     if offline():
-        raise DataNotFound(
-            f"{known.title}: EFFLIB_OFFLINE is set, so nothing was downloaded; unset it or set it to 0"
-        )
+        raise DataNotFound(f"{known.title}: EFFLIB_OFFLINE is set, so nothing was downloaded; unset it or set it to 0")
     try:
         return [fetch(url, downloads_folder() / name, md5) for name, (url, md5) in known.downloads.items()]
     except DownloadError as error:

@@ -74,9 +74,7 @@ class ImageSet:
             chosen = chosen.astype(np.int64)
         bad = chosen.ndim != 1 or chosen.dtype.kind not in "iu"
         if bad or (chosen.size and (chosen.min() < 0 or chosen.max() >= len(self))):
-            raise IndexError(
-                f"positions must be whole numbers 0..{len(self) - 1} in one row, got {positions!r}"
-            )
+            raise IndexError(f"positions must be whole numbers 0..{len(self) - 1} in one row, got {positions!r}")
         fields = ("images", "labels", "indices", "masks", "boxes")
         return replace(self, **{f: getattr(self, f)[chosen] for f in fields if getattr(self, f) is not None})
 

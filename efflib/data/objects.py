@@ -92,9 +92,7 @@ def render_objects(
         ValueError: count below 1, size below 16, first below 0.
     """
     if count < 1 or size < 16 or first < 0:
-        raise ValueError(
-            f"count={count}, size={size}, first={first}: need count >= 1, size >= 16 and first >= 0"
-        )
+        raise ValueError(f"count={count}, size={size}, first={first}: need count >= 1, size >= 16 and first >= 0")
     difficulty = difficulty or Difficulty()
     indices = np.arange(first, first + count, dtype=np.int64)
     parts = [_render(indices[i : i + CHUNK], seed, size, difficulty) for i in range(0, count, CHUNK)]
@@ -213,12 +211,8 @@ def _clutter(dice: _Dice, name: str, x: Array, y: Array, half: float) -> Array:
     length, width = dice(f"{name} length", 0.1, 0.7), dice(f"{name} width", 0.03, 0.12)
     kind = dice(f"{name} kind")
     stick = np.hypot(np.maximum(np.abs(along) - length, 0), across) - width
-    blob = (
-        (np.hypot(along / (4 * width), across / (1.7 * width)) - 1) * 1.7 * width
-    )  # never as round as a disc
-    arc = np.maximum(
-        np.abs(np.hypot(along, across) - 0.5 - length) - 0.7 * width, 0.3 - along
-    )  # never a whole ring
+    blob = (np.hypot(along / (4 * width), across / (1.7 * width)) - 1) * 1.7 * width  # never as round as a disc
+    arc = np.maximum(np.abs(np.hypot(along, across) - 0.5 - length) - 0.7 * width, 0.3 - along)  # never a whole ring
     distance = np.where(kind < 0.45, stick, np.where(kind < 0.75, blob, arc))
     return np.clip(0.5 - distance * half, 0, 1) * (dice(f"{name} there") < 0.67)
 

@@ -45,9 +45,7 @@ def read_pickles(known: RealSet, place: Path, split: str) -> tuple[np.ndarray, n
     official = known.official
     assert isinstance(official, Pickles)
     wanted = {**official.files[split], official.meta[0]: official.meta[1]}
-    contents = (
-        _from_folder(place, wanted) if place.is_dir() else _from_archive(place, official.folder, wanted)
-    )
+    contents = _from_folder(place, wanted) if place.is_dir() else _from_archive(place, official.folder, wanted)
     for name, content in contents.items():
         if md5_of(content) != wanted[name]:
             raise DataBroken(
@@ -76,9 +74,7 @@ def _from_archive(archive: Path, folder: str, wanted: dict[str, str]) -> dict[st
                 if name in wanted and member.isfile():
                     contents[name] = member_content(tar, member)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise DataBroken(
-            f"{archive} cannot be read as a tar archive ({error}): truncated or altered"
-        ) from error
+        raise DataBroken(f"{archive} cannot be read as a tar archive ({error}): truncated or altered") from error
     missing = [name for name in wanted if name not in contents]
     if missing:
         raise DataNotFound(f"{archive} lacks {', '.join(f'{folder}/{name}' for name in missing)}")
@@ -153,9 +149,7 @@ def read_idx(known: RealSet, paths: tuple[Path, Path], split: str) -> tuple[np.n
         size = "x".join(map(str, images.shape[1:]))
         raise DataBroken(f"{paths[0]} holds images of {size}, {known.title} has 28x28")
     if len(images) != len(labels) or not len(labels) or labels.max() >= len(known.classes):
-        raise DataBroken(
-            f"{paths[1]} ({len(labels)} labels) does not go with {paths[0]} ({len(images)} images)"
-        )
+        raise DataBroken(f"{paths[1]} ({len(labels)} labels) does not go with {paths[0]} ({len(images)} images)")
     sums = [md5 for _, md5 in official.files[split]]
     variant = "official" if [md5_of(content) for content in contents] == sums else "unverified"
     return images[..., None].copy(), labels, variant
@@ -172,16 +166,10 @@ def _plain(path: Path) -> bytes:
 
 
 def _idx_array(content: bytes, magic: int, path: Path) -> np.ndarray:
-    head = (
-        16 if magic == 2051 else 8
-    )  # magic number, count and, for images, rows and columns: four bytes each
+    head = 16 if magic == 2051 else 8  # magic number, count and, for images, rows and columns: four bytes each
     if len(content) < head or int.from_bytes(content[:4], "big") != magic:
-        raise DataBroken(
-            f"{path} is no idx file (magic number {magic} expected); it starts with {content[:16]!r}"
-        )
+        raise DataBroken(f"{path} is no idx file (magic number {magic} expected); it starts with {content[:16]!r}")
     shape = tuple(int(n) for n in np.frombuffer(content[4:head], ">u4"))
     if len(content) - head != math.prod(shape):
-        raise DataBroken(
-            f"{path} should hold {shape} bytes after its header, has {len(content) - head}: truncated?"
-        )
+        raise DataBroken(f"{path} should hold {shape} bytes after its header, has {len(content) - head}: truncated?")
     return np.frombuffer(content, np.uint8, offset=head).reshape(shape)

@@ -42,9 +42,7 @@ def list_datasets() -> list[str]:
     return sorted([*embedded.EMBEDDED, *REAL])
 
 
-def load_dataset(
-    name: str, split: str, root: str | os.PathLike | None = None, download: bool = True
-) -> ImageSet:
+def load_dataset(name: str, split: str, root: str | os.PathLike | None = None, download: bool = True) -> ImageSet:
     """One split of a data set as arrays.
 
     Real sets are looked up in `root` (default: EFFLIB_DATA), then among earlier downloads, then fetched from
@@ -168,11 +166,7 @@ def _roots(root: str | os.PathLike | None) -> list[Path]:
 
 
 def _places(known: RealSet, root: str | os.PathLike | None) -> list[Path]:
-    return [
-        place
-        for base in _roots(root)
-        for place in (base, *(base / sub for sub in (known.name, *known.folders)))
-    ]
+    return [place for base in _roots(root) for place in (base, *(base / sub for sub in (known.name, *known.folders)))]
 
 
 def _find_pickles(known: RealSet, place: Path) -> dict[str, tuple[Path, ...]]:
@@ -274,9 +268,7 @@ def _paths(known: RealSet, source: Source, split: str) -> list[Path]:
         names = [*known.official.files[split], known.official.meta[0]]
         missing = [name for name in names if not (paths[0] / name).is_file()]
         if missing:
-            raise DataNotFound(
-                f"{known.title}: {paths[0]} lacks {', '.join(missing)}, needed for the {split} split"
-            )
+            raise DataNotFound(f"{known.title}: {paths[0]} lacks {', '.join(missing)}, needed for the {split} split")
         return [paths[0] / name for name in names]
     return archives.folder_files(paths[0], split) if source.kind == "folder" else list(paths)
 
@@ -286,9 +278,7 @@ def _load(known: RealSet, source: Source, split: str) -> ImageSet:
     sums = _stamps(paths, source) if source.kind == "folder" else [digests(path)["sha256"] for path in paths]
     variants = [known.known.get(digest) for digest in sums] if source.kind == "archives" else []
     key = json.dumps([DECODER_VERSION, source.kind, known.name, split, sums, variants])
-    cached = (
-        cache_root() / "decoded" / f"{known.name}-{split}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
-    )
+    cached = cache_root() / "decoded" / f"{known.name}-{split}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
     stored = _stored(cached)
     if stored is None:
         images, labels, variant = _decode(known, source, split, variants)
@@ -297,9 +287,7 @@ def _load(known: RealSet, source: Source, split: str) -> ImageSet:
         save_arrays(cached, stored[0], images=images, labels=labels)
     meta, images, labels = stored
     indices = np.arange(len(labels), dtype=np.int64)
-    return ImageSet(
-        known.name, split, images, labels, known.classes, indices, meta["fingerprint"], meta["variant"]
-    )
+    return ImageSet(known.name, split, images, labels, known.classes, indices, meta["fingerprint"], meta["variant"])
 
 
 def _decode(known: RealSet, source: Source, split: str, variants: list) -> tuple[np.ndarray, np.ndarray, str]:

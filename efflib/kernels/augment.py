@@ -60,7 +60,7 @@ def crop_flip_normalise(
 ) -> Tensor:
     """The deterministic part of `augment`: given (N, 2) offsets (row, column) and (N,) flips."""
     _check(images, mean, std)
-    N, H, W, C = images.shape
+    N, H, W, _ = images.shape
     padded = F.pad(images, (0, 0, pad, pad, pad, pad))
     column = torch.arange(W, device=images.device).expand(N, W)
     column = torch.where(flips[:, None], W - 1 - column, column) + offsets[:, 1:]
@@ -79,9 +79,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 def _check(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4:
-        raise ValueError(
-            f"images must be uint8 of shape (N, H, W, C), got {images.dtype} {tuple(images.shape)}"
-        )
+        raise ValueError(f"images must be uint8 of shape (N, H, W, C), got {images.dtype} {tuple(images.shape)}")
     if not len(mean) == len(std) == images.shape[3]:
         raise ValueError(
             f"mean has {len(mean)} and std {len(std)} entries, but images {tuple(images.shape)} "

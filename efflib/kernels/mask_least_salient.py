@@ -59,9 +59,7 @@ def mask_least_salient_ref(
     ranked = saliency.reshape(N, H * W).gather(1, by_hash).argsort(dim=1, stable=True)
     removed = by_hash.gather(1, ranked[:, :K])
     keep = torch.ones(N, H * W, dtype=torch.bool, device=images.device).scatter_(1, removed, False)
-    return torch.where(
-        keep.view(N, 1, H, W), images, torch.zeros((), dtype=images.dtype, device=images.device)
-    )
+    return torch.where(keep.view(N, 1, H, W), images, torch.zeros((), dtype=images.dtype, device=images.device))
 
 
 def tie_hash(seed: int, indices: Tensor, pixels: int) -> Tensor:
@@ -85,11 +83,7 @@ def _times(x: Tensor, factor: int) -> Tensor:
 
 
 def _check(images: Tensor, saliency: Tensor, indices: Tensor | None) -> tuple[int, int, int, int]:
-    if (
-        images.ndim != 4
-        or saliency.ndim != 3
-        or (images.shape[0], *images.shape[2:]) != tuple(saliency.shape)
-    ):
+    if images.ndim != 4 or saliency.ndim != 3 or (images.shape[0], *images.shape[2:]) != tuple(saliency.shape):
         raise ValueError(
             f"images (N, C, H, W) and saliency (N, H, W) must share N, H and W, "
             f"got {tuple(images.shape)} and {tuple(saliency.shape)}"

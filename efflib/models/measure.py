@@ -43,9 +43,7 @@ def features(model: nn.Module, x: Tensor, preactivation: bool = False) -> Featur
     """
     taps = getattr(model, "features", None)
     if not callable(taps):
-        raise TypeError(
-            f"{type(model).__name__} has no features(x, preactivation) method: use create_model(...)"
-        )
+        raise TypeError(f"{type(model).__name__} has no features(x, preactivation) method: use create_model(...)")
     if x.ndim != 4:
         raise ValueError(f"x must be images (N, C, H, W), got shape {tuple(x.shape)}")
     return taps(x, preactivation)

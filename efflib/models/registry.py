@@ -32,9 +32,7 @@ def register(builder: Builder) -> Builder:
     """
     name = builder.__name__
     if name in BUILDERS:
-        raise ValueError(
-            f"model {name!r} is registered twice: {BUILDERS[name].__module__}, {builder.__module__}"
-        )
+        raise ValueError(f"model {name!r} is registered twice: {BUILDERS[name].__module__}, {builder.__module__}")
     BUILDERS[name] = builder
     return builder
 

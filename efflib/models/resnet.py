@@ -21,16 +21,12 @@ WIDTHS = (64, 128, 256, 512)
 class ResNet(nn.Module):
     """Stem and four stages of `blocks[s]` basic blocks."""
 
-    def __init__(
-        self, blocks: tuple[int, ...], num_classes: int, width: float, in_channels: int, stem: str
-    ) -> None:
+    def __init__(self, blocks: tuple[int, ...], num_classes: int, width: float, in_channels: int, stem: str) -> None:
         super().__init__()
         choice("stem", stem, STEMS)
         widths = [channels(count, width) for count in WIDTHS]
         kernel, stride = (7, 2) if stem == "imagenet" else (3, 1)
-        self.conv1 = nn.Conv2d(
-            image_channels(in_channels), widths[0], kernel, stride, padding=kernel // 2, bias=False
-        )
+        self.conv1 = nn.Conv2d(image_channels(in_channels), widths[0], kernel, stride, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.stem_pool = nn.Identity() if stem == "cifar" else nn.MaxPool2d(3, 2, padding=1)
         self.stage1 = stage(widths[0], widths[0], blocks[0], stride=1)

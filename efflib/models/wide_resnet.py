@@ -43,9 +43,7 @@ class WideResNet(nn.Module):
     ) -> None:
         super().__init__()
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-            raise ValueError(
-                f"dropout must be in [0, 1), the probability of zeroing a value, got {dropout!r}"
-            )
+            raise ValueError(f"dropout must be in [0, 1), the probability of zeroing a value, got {dropout!r}")
         stem, *widths = (channels(count, width) for count in (16, 16 * widen, 32 * widen, 64 * widen))
         self.conv1 = nn.Conv2d(image_channels(in_channels), stem, 3, padding=1)
         self.stage1 = _stage(stem, widths[0], blocks, 1, dropout)
@@ -62,9 +60,7 @@ class WideResNet(nn.Module):
         for blocks in (self.stage1, self.stage2, self.stage3):
             for number, block in enumerate(blocks):
                 normed = block.bn1(x)  # type: ignore[operator]
-                if (
-                    number == 0
-                ):  # this batch norm reads the stage before (for stage 1: the stem, dropped below)
+                if number == 0:  # this batch norm reads the stage before (for stage 1: the stem, dropped below)
                     under_bn.append(normed)
                 x = block(x, normed)
             raw.append(x)
@@ -82,8 +78,6 @@ def _stage(inputs: int, outputs: int, blocks: int, stride: int, dropout: float) 
 
 
 @register
-def wrn_52_2(
-    num_classes: int, *, width: float = 1.0, in_channels: int = 3, dropout: float = 0.3
-) -> nn.Module:
+def wrn_52_2(num_classes: int, *, width: float = 1.0, in_channels: int = 3, dropout: float = 0.3) -> nn.Module:
     """WRN-52-2: n = 8, stages of 32, 64, 128 channels; initialised as PyTorch does by default."""
     return WideResNet(8, 2, num_classes, width, in_channels, dropout)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
+from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
-from efflib.data import ImageSet, holdout, load_dataset, subset
-from efflib.models import count_macs, create_model
+from efflib.data import ImageSet, holdout, list_datasets, load_dataset, subset
+from efflib.models import count_macs, create_model, list_models
 from efflib.training import TrainingRecipe, fit, predict, seeded
 from efflib.trials.recipes import Config, Context, Outcome, recipe
 
@@ -33,10 +34,18 @@ class ClassifierConfig(Config):
     model: str
     training: TrainingRecipe
     seed: int
-    subset: int | None = None
-    holdout: int = 0
+    subset: int | None = Field(default=None, ge=1)
+    holdout: int = Field(default=0, ge=0)
     split_seed: int = 0
-    model_options: dict[str, float | int | str | bool] = {}
+    model_options: dict[str, float | int | str | bool] = Field(default_factory=dict)
+
+    @field_validator("dataset", "model")
+    @classmethod
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        known = list_datasets() if info.field_name == "dataset" else list_models()
+        if value not in known:
+            raise ValueError(f"unknown {info.field_name}; known: {', '.join(known)}")
+        return value
 
 
 def data_read(config: ClassifierConfig) -> list[tuple[str, str]]:
@@ -63,12 +72,10 @@ def _split(name: str, count: int | None, held: int, seed: int) -> tuple[ImageSet
 def new_model(config: ClassifierConfig) -> nn.Module:
     """The configuration's network with the initial weights of its seed."""
     with seeded(config.seed):
-        return create_model(
-            config.model, len(load_dataset(config.dataset, "test").classes), **config.model_options
-        )
+        return create_model(config.model, len(load_dataset(config.dataset, "test").classes), **config.model_options)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _macs(model: str, options: tuple[tuple[str, Any], ...], dataset: str) -> int:
     _, _, side, channels = SIZES[dataset]
     return count_macs(create_model(model, 10, **dict(options)), side, channels)
@@ -116,9 +123,7 @@ def canary_numbers(outcome: Outcome, config: ClassifierConfig) -> dict[str, floa
     model.load_state_dict(outcome.weights)
     logits = predict(model, split(config)[2].take(range(100)), config.training, "cpu", "fp64")
     losses = outcome.metrics["curves"]["train_loss"]
-    return {f"loss{i}": value for i, value in enumerate(losses)} | {
-        "logit": float(logits.square().mean().sqrt())
-    }
+    return {f"loss{i}": value for i, value in enumerate(losses)} | {"logit": float(logits.square().mean().sqrt())}
 
 
 @recipe("baseline", version=1, config=ClassifierConfig, canary=_canary, flops=planned_flops, data=data_read)
@@ -153,6 +158,4 @@ def trained(
     )
     evaluated = len(test) + (len(validation) if validation is not None else 0)
     flops = training_flops(config, len(train), evaluated)
-    return Outcome(
-        {**history.metrics(), "training_seconds": history.seconds, **extra}, flops, model.state_dict()
-    )
+    return Outcome({**history.metrics(), "training_seconds": history.seconds, **extra}, flops, model.state_dict())

@@ -12,6 +12,8 @@ from decimal import ROUND_HALF_UP, Decimal
 from html import escape
 from typing import Any
 
+from efflib.report.html import html_table
+
 CATEGORIES = {
     "arithmetic": "Arithmetic",
     "baselines": "Baselines",
@@ -258,18 +260,6 @@ def findings_for(findings: Iterable[Finding], table: str) -> list[Finding]:
     return [f for f in findings if table in f.tables]
 
 
-def html_table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> str:
-    """Rows as a plain HTML table of class ``sortable``; everything is escaped."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    head = "".join(f"<th>{escape(str(c).replace('_', ' '))}</th>" for c in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(_show(row.get(c, '')))}</td>" for c in columns) + "</tr>" for row in rows
-    )
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    table = f'<table class="sortable">{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="table-scroll">{table}</div>'  # a wide table scrolls on a phone instead of being cut
-
-
 def _overview(findings: Sequence[Finding]) -> str:
     rows = "".join(
         f'<tr><td><a href="#{f.anchor}">{escape(f.id)}</a></td><td>{escape(f.title)}</td>'
@@ -293,18 +283,3 @@ def _finding_markdown(finding: Finding) -> str:
         parts.append("Compared with:")
         parts.append("\n".join(f"- {source}" for source in finding.sources))
     return "\n\n".join(parts)
-
-
-def _show(value: Any) -> str:
-    if value is True or value is False:
-        return "yes" if value else "no"
-    if isinstance(value, Decimal):
-        places = max(2, -int(value.as_tuple().exponent))
-        return f"{value:.{places}f}"
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_show(v)}" for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_show, value))
-    return str(value)

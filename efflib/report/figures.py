@@ -79,7 +79,9 @@ def gains(comparison: TableComparison, methods: Sequence[str], names: Mapping[st
     return themed(draw, (8, 1.2 + 0.25 * len(methods) + 0.75 * len(groups)), alt)
 
 
-def sweep(comparison: TableComparison, option: str, label: str, methods: Sequence[str], names: Mapping[str, str]) -> Any:
+def sweep(
+    comparison: TableComparison, option: str, label: str, methods: Sequence[str], names: Mapping[str, str]
+) -> Any:
     """Difference to the own baseline along a numeric option, one panel per data set, beside the printed gains.
 
     Args:

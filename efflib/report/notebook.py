@@ -6,11 +6,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from efflib.report.audit import Finding, findings_for
-from efflib.report.tables import TableComparison, compare, compare_scales, to_html
-from efflib.report.verdict import CLAIM_VERDICTS, SCALES
+from efflib.report.html import html_table
+from efflib.report.tables import TableComparison, compare, compare_scales
+from efflib.report.verdict import CLAIM_VERDICTS, SCALES, interval, paired
+
+# A printed table shows these across and its other keys down, as the paper does.
+_ACROSS = ("dataset", "method")
 
 
 class ChanceLevel(RuntimeError):
@@ -78,21 +83,21 @@ class TablePage:
         shown = self.recorded[scale]
         verdicts = Counter(verdict.verdict for _, verdict in shown.claims)
         counted = ", ".join(f"{verdicts[name]} {name}" for name in CLAIM_VERDICTS if verdicts[name])
-        return _markdown(f"**What held, at scale `{scale}`:** of {len(shown.claims)} claims, {counted}. {_about(shown)}")
+        return _markdown(
+            f"**What held, at scale `{scale}`:** of {len(shown.claims)} claims, {counted}. {_about(shown)}"
+        )
 
     def printed(self) -> Any:
         """The printed table as the paper gives it, with the printed gains."""
-        import pandas as pd
-
         cells = self.table.printed.numbers
-        gains = any(cell.gain is not None for cell in cells)
-        rows = [
-            {**{k: _plain(v) for k, v in cell.keys.items()}, "printed": f"{cell.value:.2f}"}
-            | ({"printed gain": "" if cell.gain is None else f"{cell.gain:+.2f}"} if gains else {})
-            for cell in cells
-        ]
-        frame = pd.DataFrame(rows).fillna("")
-        return self._table(frame.rename(columns=lambda name: name.replace("_", " ")), self.table.printed.caption, "printed")
+        names = [name for name in dict.fromkeys(n for cell in cells for n in cell.keys) if name not in _ACROSS]
+        lines: dict[tuple[str, ...], dict[str, str]] = {}
+        for cell in cells:
+            place = {name: _plain(cell.keys.get(name, "")) for name in names}
+            number = f"{cell.value:.2f}" if cell.gain is None else f"{cell.value:.2f} ({cell.gain:+.2f})"
+            line = lines.setdefault(tuple(place.values()), place)
+            line[", ".join(str(cell.keys[name]) for name in _ACROSS)] = number
+        return self._table(list(lines.values()), self.table.printed.caption, "printed")
 
     def plan(self) -> Any:
         """How many trials this run needs, and how many are there already: read before you train."""
@@ -112,43 +117,64 @@ class TablePage:
         note = " Smoke runs are demonstrations: no verdict follows." if self.scale == "smoke" else ""
         caption = f"This page's run: scale {self.scale}, {_about(comparison, brief=True)}.{note}"
         frame = comparison.frame(measured_only=True)
-        hidden = ["verdict", "reason"] if self.scale == "smoke" else []
-        return self._table(frame.drop(columns=hidden, errors="ignore"), caption, f"run-{self.scale}")
+        hidden = ["printed", "verdict", "reason"] if self.scale == "smoke" else []
+        return self._table(_rows(frame.drop(columns=hidden, errors="ignore")), caption, f"run-{self.scale}")
 
     def comparison(self) -> Any:
-        """Every printed cell beside what is recorded at each scale, and one detailed table per scale."""
+        """What is recorded at each scale beside the printed numbers; then every printed cell with its verdict."""
         if not self.recorded:
             return _markdown("No trial on real data is recorded for this table yet.")
         both = compare_scales(self.table, {scale: c.results for scale, c in self.recorded.items()})
-        caption = "Printed against measured: accuracy of the last epoch, gain over the own baseline, verdict of the cell"
-        parts = [to_html(both.frame(), caption, self._id("cells"))]
-        for scale, shown in self.recorded.items():
-            caption = f"Scale {scale} in detail: {_about(shown, brief=True)}"
-            parts.append(to_html(shown.frame(measured_only=True), caption, self._id(f"detail-{scale}")))
-        return _html("".join(parts))
+        caption = (
+            "Printed against measured: accuracy of the last epoch, gain over the own baseline, verdict of the cell"
+        )
+        parts = [
+            html_table(
+                _rows(shown.frame(measured_only=True)),
+                f"Scale {scale}: {_about(shown, brief=True)}. Accuracy in %, mean ± half the 95 % interval (seeds)",
+                self._id(f"detail-{scale}"),
+            )
+            for scale, shown in self.recorded.items()
+        ]
+        count = len(self.table.printed.numbers)
+        every = html_table(_rows(both.frame()), caption, self._id("cells"))
+        summary = f"<summary>All {count} printed cells with their verdicts</summary>"
+        return _html("".join([*parts, f"<details>{summary}{every}</details>"]))
 
     def claims(self) -> Any:
         """Every claim with its verdict at each recorded scale."""
         if not self.recorded:
             return _markdown("No claim can be judged yet: smoke runs never count.")
         both = compare_scales(self.table, {scale: c.results for scale, c in self.recorded.items()})
-        return self._table(both.claims_frame(), "Claims, fixed before any run, and their verdicts", "claims")
+        return self._table(_rows(both.claims_frame()), "Claims, fixed before any run, and their verdicts", "claims")
+
+    def decomposition(self, steps: Sequence[str]) -> Any:
+        """The gain taken apart along arms: each step less the one before it, paired by seed, then the whole.
+
+        Args:
+            steps: methods from the baseline to the method, e.g. ["baseline", "original_only", "shuffled", "bimask"].
+        """
+        results = self.show_scale().results
+        cells = dict.fromkeys((e.cell["model"], e.cell["dataset"]) for e in results.entries)
+        rows = [_decomposed(results, model, dataset, steps) for model, dataset in cells]
+        caption = (
+            f"Where the gain comes from, scale {results.scale}: points of accuracy (last epoch), mean ± 95 % (seeds)"
+        )
+        return self._table(rows, caption, "decomposition")
 
     def cost(self) -> Any:
         """What the recorded runs took, on which device, with which source, and from which data."""
-        import pandas as pd
-
         rows = [row for shown in self.recorded.values() for row in provenance_rows(shown.results)]
         if not rows:
             return _markdown("Nothing is recorded beyond this page's smoke run; the status page tells its time.")
-        return self._table(pd.DataFrame(rows), "Cost and provenance of the recorded trials", "cost")
+        return self._table(rows, "Cost and provenance of the recorded trials", "cost")
 
     def audit(self) -> Any:
         """The audit findings that concern this table, each linking to its place on the audit page."""
         chosen = findings_for(self.findings, self.table.id)
         if not chosen:
             return _markdown("The audit has no finding about this table.")
-        return _markdown("\n".join(f"- **{f.title}** {f.text} ({{ref}}`details <{f.anchor}>`)" for f in chosen))
+        return _markdown("\n".join(f"- **{f.title}.** {f.text} ({{ref}}`details <{f.anchor}>`)" for f in chosen))
 
     def repeat(self, scale: str = "tiny") -> Any:
         """One copyable line that repeats this table with papermill."""
@@ -165,8 +191,8 @@ class TablePage:
     def _id(self, name: str) -> str:
         return f"{self.table.paper}-{self.table.id}-{name}"
 
-    def _table(self, frame: Any, caption: str, name: str) -> Any:
-        return _html(to_html(frame, caption, self._id(name)))
+    def _table(self, rows: Sequence[Mapping[str, Any]], caption: str, name: str) -> Any:
+        return _html(html_table(rows, caption, self._id(name)))
 
 
 def refuse_chance_level(results: Any) -> None:
@@ -232,6 +258,21 @@ def _about(shown: TableComparison, brief: bool = False) -> str:
     spent = _duration(sum(record.cost.seconds for record in records))
     missing = f" {wanted - have} of {wanted} trials of this scale are still missing." if have < wanted else ""
     return f"Data: {text}, on {devices}. The {have} recorded trials took {spent}; a re-run costs as much.{missing}"
+
+
+def _decomposed(results: Any, model: str, dataset: str, steps: Sequence[str]) -> dict[str, str]:
+    samples = [results.samples(model=model, dataset=dataset, method=step) for step in steps]
+    row = {"model": model, "dataset": dataset}
+    pairs = [*pairwise(range(len(steps))), (0, len(steps) - 1)]
+    for before, after in pairs:
+        difference = paired(samples[after], samples[before])
+        text = interval(difference).text(signed=True) if difference else ""
+        row[f"{steps[after]} less {steps[before]}"] = text
+    return row
+
+
+def _rows(frame: Any) -> list[dict[str, Any]]:
+    return frame.to_dict("records")
 
 
 def _joined(values: Iterable[str]) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from efflib.report.audit import audit_markdown, html_table
+from efflib.report.audit import audit_markdown
+from efflib.report.html import html_table
 from efflib.report.tables import ledger
-from efflib.report.verdict import CELL_VERDICTS, CLAIM_VERDICTS, SCALES
+from efflib.report.verdict import CELL_VERDICTS, SCALES
 
 
 def write_pages(book: Path, papers: Mapping[str, Any], coming: Mapping[str, str]) -> list[Path]:
@@ -53,16 +54,19 @@ def ledger_html(rows: list[dict[str, Any]], papers: Mapping[str, Any], coming: M
     for slug, paper in papers.items():
         own = [row for row in rows if row["paper"] == slug]
         cells = "".join(_heat_cell(row, linked=row["table"] in paper.tables) for row in own)
-        lines.append(f'<tr><th scope="row"><a href="executed/{slug}/chapter.html">{escape(paper.title)}</a></th>{cells}</tr>')
+        name = f'<a href="executed/{slug}/chapter.html">{escape(paper.title)}</a>'
+        lines.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
     width = max(len([row for row in rows if row["paper"] == slug]) for slug in papers)
     for title in coming.values():
-        lines.append(f'<tr><th scope="row">{escape(title)}</th><td class="ledger-coming" colspan="{width}">not there yet</td></tr>')
+        absent = f'<td class="ledger-coming" colspan="{width}">not there yet</td>'
+        lines.append(f'<tr><th scope="row">{escape(title)}</th>{absent}</tr>')
     heat = f'<div class="table-scroll"><table class="ledger"><tbody>{"".join(lines)}</tbody></table></div>'
     legend = (
-        "Each box is one printed table: how many numbers it prints, how many of them carry a verdict at the paper's own "
-        "scale, how many were measured at a smaller scale, and how the claims about it stand."
+        "Each box is one printed table: how many numbers it prints, how many of them are decided at the paper's own "
+        "scale, how many were measured at a smaller scale only, and how the claims about it stand."
     )
-    return f"{heat}\n\n{legend}\n\n{html_table([_ledger_line(row) for row in rows], 'Every printed number, by verdict')}\n"
+    details = html_table([_ledger_line(row) for row in rows], "Every printed number, by verdict")
+    return f"{heat}\n\n{legend}\n\n{details}\n"
 
 
 def ledger_text(rows: list[dict[str, Any]]) -> str:
@@ -80,7 +84,9 @@ def ledger_text(rows: list[dict[str, Any]]) -> str:
 def status_markdown(executed: Path) -> str:
     """Every notebook with run time, device, parameters; then every recipe's records with what is stale."""
     runs = [_status_row(path) for path in sorted(executed.glob("*/*.run.json"))]
-    notebooks = html_table(runs, "Notebooks of this build") if runs else "No notebook has been executed in this checkout yet."
+    notebooks = (
+        html_table(runs, "Notebooks of this build") if runs else "No notebook has been executed in this checkout yet."
+    )
     records = html_table(_record_rows(), "Recorded trials") if _record_rows() else "No trial is recorded yet."
     return f"## Notebooks\n\n{notebooks}\n\n## Records\n\n{records}\n"
 
@@ -91,13 +97,17 @@ def _heat_cell(row: Mapping[str, Any], linked: bool) -> str:
     shade = _shade(decided, claims, row["measured"])
     name = escape(row["table"])
     title = f'<a href="executed/{row["paper"]}/{name}.html">{name}</a>' if linked else name
-    parts = [f"{row['printed']} numbers", f"{sum(decided.values())} with a verdict", f"{row['measured']} measured smaller"]
+    parts = [
+        f"{row['printed']} numbers",
+        f"{sum(decided.values())} with a verdict",
+        f"{row['measured']} measured smaller",
+    ]
     parts += [f"claims: {', '.join(f'{n} {word}' for word, n in claims.items())}"] if claims else []
     return f'<td class="ledger-{shade}"><strong>{title}</strong><br>{"<br>".join(map(escape, parts))}</td>'
 
 
 def _shade(decided: Mapping[str, int], claims: Mapping[str, int], measured: int) -> str:
-    """Colour of a box, by the best evidence there is: cell verdicts, else claims, else whether anything was measured."""
+    """Colour of a box, by the best evidence: cell verdicts, else claims, else whether anything was measured."""
     if decided:
         most = max(decided, key=lambda name: decided[name])
         return {"reproduced": "good", "lower": "bad", "higher": "odd"}.get(most, "odd")
@@ -110,9 +120,9 @@ def _shade(decided: Mapping[str, int], claims: Mapping[str, int], measured: int)
 
 def _ledger_line(row: Mapping[str, Any]) -> dict[str, Any]:
     line = {"table": f"{row['paper']} {row['table']}", "title": row["title"], "printed numbers": row["printed"]}
-    line |= {verdict: row[verdict] for verdict in CELL_VERDICTS}
+    line["verdicts"] = ", ".join(f"{row[name]} {name}" for name in CELL_VERDICTS if row[name])
     line["why not run"] = "; ".join(f"{count}: {reason}" for reason, count in row["reasons"].items())
-    line |= {f"claims {name}": row["claims"].get(name, 0) for name in CLAIM_VERDICTS}
+    line["claims"] = ", ".join(f"{count} {name}" for name, count in row["claims"].items() if count) or "none yet"
     return line
 
 

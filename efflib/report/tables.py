@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from efflib.report.audit import subject
+from efflib.report.html import html_table
 from efflib.report.verdict import (
     CELL_VERDICTS,
     CLAIM_VERDICTS,
@@ -123,7 +124,7 @@ class TableComparison:
 
     def to_html(self, caption: str = "", table_id: str | None = None, measured_only: bool = False) -> str:
         """The frame as a plain HTML table of class ``sortable``, everything escaped."""
-        return to_html(self.frame(measured_only), caption, table_id)
+        return html_table(self.frame(measured_only).to_dict("records"), caption, table_id)
 
     def _row(self, keys: dict[str, Any], cell: Any) -> Row:
         values = {metric: self._samples(metric, keys) for metric in METRICS}
@@ -228,7 +229,7 @@ class ScaleComparison:
 
     def to_html(self, caption: str = "", table_id: str | None = None, measured_only: bool = False) -> str:
         """The frame as a plain HTML table of class ``sortable``, everything escaped."""
-        return to_html(self.frame(measured_only), caption, table_id)
+        return html_table(self.frame(measured_only).to_dict("records"), caption, table_id)
 
 
 def compare(table: Any, results: Any) -> TableComparison:
@@ -275,16 +276,6 @@ def ledger(items: Iterable[Any]) -> list[dict[str, Any]]:
         claim_scales (claim id -> that scale).
     """
     return [_ledger_row(*item) if isinstance(item, tuple) else _ledger_row(item, {}) for item in items]
-
-
-def to_html(frame: pd.DataFrame, caption: str = "", table_id: str | None = None) -> str:
-    """A frame of texts as a plain, escaped HTML table of class ``sortable`` in a scrolling box."""
-    from html import escape
-
-    html = frame.to_html(index=False, border=0, classes=["sortable"], table_id=table_id, na_rep="")
-    if caption:
-        html = html.replace("<thead>", f"<caption>{escape(caption)}</caption><thead>", 1)
-    return f'<div class="table-scroll">{html}</div>'
 
 
 # --- texts ------------------------------------------------------------------------------------------------

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
 import re
 import tarfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +18,7 @@ from pydantic import ValidationError
 from efflib.trials.record import Record
 from efflib.trials.store import Store, write_atomically
 
-_MEMBER = re.compile(
-    r"(records/[a-z0-9_]+/[0-9a-f]{16}(\.[0-9a-f]{6})?\.json|weights/[0-9a-f]{16}\.safetensors)"
-)
+_MEMBER = re.compile(r"(records/[a-z0-9_]+/[0-9a-f]{16}(\.[0-9a-f]{6})?\.json|weights/[0-9a-f]{16}\.safetensors)")
 _MANIFEST = "SHA256SUMS.json"
 
 
@@ -49,21 +49,23 @@ def export(store: Store, path: str | Path, recipes: Iterable[str] = (), weights:
         ValueError: nothing to pack.
     """
     chosen = set(recipes)
+    store.records()  # sets broken files aside: with one of them the whole archive would be refused
     files = {f"records/{p.parent.name}/{p.name}": p for p in sorted(store.root.glob("*/*.json"))}
     files = {name: p for name, p in files.items() if not chosen or p.parent.name in chosen}
     if not files:
-        raise ValueError(
-            f"no records to export in {store.root}" + (f" for {sorted(chosen)}" if chosen else "")
-        )
+        raise ValueError(f"no records to export in {store.root}" + (f" for {sorted(chosen)}" if chosen else ""))
     count = len(files)
     if weights:
         keys = sorted({p.name[:16] for p in files.values()})
         files |= {
-            f"weights/{key}.safetensors": store.weights_path(key)
-            for key in keys
-            if store.weights_path(key).exists()
+            f"weights/{key}.safetensors": store.weights_path(key) for key in keys if store.weights_path(key).exists()
         }
-    contents = {name: p.read_bytes() for name, p in files.items()}
+    write_atomically(Path(path), _packed({name: p.read_bytes() for name, p in files.items()}))
+    return count
+
+
+def _packed(contents: dict[str, bytes]) -> bytes:
+    """A gzip-compressed tar of the contents, their checksums first."""
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
@@ -71,8 +73,7 @@ def export(store: Store, path: str | Path, recipes: Iterable[str] = (), weights:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    write_atomically(Path(path), buffer.getvalue())
-    return count
+    return buffer.getvalue()
 
 
 def merge(store: Store, path: str | Path) -> Merged:
@@ -85,11 +86,11 @@ def merge(store: Store, path: str | Path) -> Merged:
         ArchiveDamaged: truncated, altered, with unexpected members or invalid records.
     """
     contents = _read(Path(path))
-    records = [_parsed(name, content) for name, content in contents.items() if name.startswith("records/")]
+    # The first run of a key (the shorter name) comes before its other runs.
+    names = sorted((name for name in contents if name.startswith("records/")), key=lambda name: (len(name), name))
     added = known = second = stored = 0
-    for record in records:
-        here = [r for r in store.records() if r.key == record.key]
-        if record in here:
+    for record in [_parsed(name, contents[name]) for name in names]:
+        if record in store.runs(record.recipe, record.key):
             known += 1
             continue
         target = store.save(record)
@@ -104,27 +105,47 @@ def merge(store: Store, path: str | Path) -> Merged:
 
 
 def _read(path: Path) -> dict[str, bytes]:
+    """Contents of an archive by member name, after every check that needs no knowledge of records."""
     try:
-        with tarfile.open(path, "r:gz") as archive:
-            members = {m.name: archive.extractfile(m).read() for m in archive.getmembers() if m.isfile()}  # type: ignore[union-attr]
-    except (tarfile.TarError, EOFError, OSError) as problem:
-        if isinstance(problem, FileNotFoundError):
-            raise
+        # Unpacked first, which compares gzip's own checksum: a missing end is noticed even behind the last member.
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(path.read_bytes())), mode="r:") as archive:
+            members = {member.name: _content(archive, member) for member in archive.getmembers()}
+    except FileNotFoundError:
+        raise
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as problem:
         raise ArchiveDamaged(f"{path.name} cannot be read: {problem}; export it again") from problem
-    if _MANIFEST not in members:
-        raise ArchiveDamaged(f"{path.name} has no {_MANIFEST}: not an archive of `efflib export`")
-    sums = json.loads(members.pop(_MANIFEST))
-    strange = sorted(name for name in members if not _MEMBER.fullmatch(name))
+    sums = _sums(path, members.pop(_MANIFEST, b""))
+    strange = sorted(name for name in members if name not in sums or not _MEMBER.fullmatch(name))
     wrong = sorted(n for n in sums if n not in members or hashlib.sha256(members[n]).hexdigest() != sums[n])
-    if strange or wrong or set(members) - set(sums):
-        raise ArchiveDamaged(
-            f"{path.name}: unexpected {strange or sorted(set(members) - set(sums))}, altered or missing {wrong}"
-        )
+    if strange or wrong:
+        raise ArchiveDamaged(f"{path.name}: unexpected {strange}, altered or missing {wrong}; nothing was read from it")
     return members
 
 
-def _parsed(name: str, content: bytes) -> Record:
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member) if member.isfile() else None
+    if file is None:
+        raise ArchiveDamaged(f"{member.name} is not a plain file: not an archive of `efflib export`")
+    return file.read()
+
+
+def _sums(path: Path, manifest: bytes) -> dict[str, str]:
     try:
-        return Record.model_validate_json(content)
+        sums = json.loads(manifest)
+    except ValueError:
+        sums = None
+    if not isinstance(sums, dict):
+        raise ArchiveDamaged(f"{path.name} has no readable {_MANIFEST}: not an archive of `efflib export`")
+    return sums
+
+
+def _parsed(name: str, content: bytes) -> Record:
+    """The record of a member; its name must say what the record says, because the record decides the file written."""
+    try:
+        record = Record.model_validate_json(content)
     except ValidationError as problem:
         raise ArchiveDamaged(f"{name} is not a valid record: {problem.errors()[0]['msg']}") from problem
+    folder, file = name.split("/")[1:]
+    if (record.recipe, record.key) != (folder, file.split(".")[0]):
+        raise ArchiveDamaged(f"{name} holds the record of {record.recipe!r}, key {record.key!r}")
+    return record

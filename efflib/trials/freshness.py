@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 import math
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from efflib.trials.provenance import source_hash, versions
 from efflib.trials.recipes import get_recipe
 from efflib.trials.record import Record
 from efflib.trials.roots import cache_root, results_root
-from efflib.trials.store import write_atomically
+from efflib.trials.store import set_aside, write_atomically
 
 # Canaries run in float64: machines and thread counts differ far less than this, a changed recipe far more.
 TOLERANCE = 1e-5
@@ -36,7 +36,7 @@ def stale_reason(record: Record) -> str | None:
     return f"the source changed and the canary differs: {', '.join(changed)}" if changed else None
 
 
-@lru_cache(maxsize=None)
+@cache
 def canary(recipe: str) -> dict[str, float]:
     """Today's canary of a recipe: from results/equivalent.json, else from the cache, else run now."""
     known = equivalents().get(recipe, {}).get(source_hash(recipe))
@@ -56,7 +56,10 @@ def note_canaries(recipes: list[str], path: Path | None = None) -> dict[str, dic
 def equivalents(path: Path | None = None) -> dict[str, dict[str, dict[str, float]]]:
     """{recipe: {source hash: canary}} as committed."""
     path = path or _equivalents_path()
-    return json.loads(path.read_text()) if path.exists() else {}
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as problem:
+        raise ValueError(f"{path} cannot be read ({problem}): restore it from git, or remove it") from problem
 
 
 def _equivalents_path() -> Path:
@@ -68,7 +71,10 @@ def _cached_canary(recipe: str) -> dict[str, float]:
     name = f"{recipe}-{source_hash(recipe)}-torch{versions()['torch']}.json"
     path = cache_root() / "canary" / name
     if path.exists():
-        return json.loads(path.read_text())
+        try:
+            return json.loads(path.read_text())
+        except ValueError as problem:
+            set_aside(path, str(problem))
     values = {name: float(value) for name, value in get_recipe(recipe).canary().items()}
     write_atomically(path, json.dumps(values))
     return values

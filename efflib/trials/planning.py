@@ -27,9 +27,7 @@ class Plan:
     unknown: dict[str, int]
 
 
-def plan(
-    table: Any, scale: str, seeds: int | Iterable[int], others: Iterable[Any] = (), **choices: Any
-) -> Plan:
+def plan(table: Any, scale: str, seeds: int | Iterable[int], others: Iterable[Any] = (), **choices: Any) -> Plan:
     """Plan a table without running anything and without needing the data.
 
     Args:

@@ -7,7 +7,7 @@ import hashlib
 import platform
 import subprocess
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import metadata, util
 from pathlib import Path
 
@@ -44,9 +44,7 @@ def device_name(device: torch.device) -> str:
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
-        ]
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
         name = names[0] if names else name
     return f"{name}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
 
@@ -56,9 +54,7 @@ def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a number."""
     found = {"python": platform.python_version(), "platform": platform.system().lower()}
     for name in _VERSIONS:
-        found[name] = (
-            metadata.version(name) if util.find_spec("PIL" if name == "pillow" else name) else "absent"
-        )
+        found[name] = metadata.version(name) if util.find_spec("PIL" if name == "pillow" else name) else "absent"
     if torch.version.cuda and torch.cuda.is_available():
         found["cuda"] = torch.version.cuda
     return found
@@ -80,15 +76,13 @@ def commit() -> tuple[str | None, bool | None]:
 
 def _git(home: Path, *arguments: str) -> str | None:
     try:
-        answer = subprocess.run(
-            ["git", *arguments], cwd=home, capture_output=True, text=True, timeout=30, check=False
-        )
+        answer = subprocess.run(["git", *arguments], cwd=home, capture_output=True, text=True, timeout=30, check=False)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None
 
 
-@lru_cache(maxsize=None)
+@cache
 def source_hash(recipe: str) -> str:
     """Hash of the recipe's import closure inside efflib, without comments and docstrings."""
     found: dict[str, str] = {}
@@ -122,7 +116,7 @@ def _imports(tree: ast.AST, module: str) -> list[str]:
     return sorted(name for name in names if name.split(".")[0] == "efflib" and _is_module(name))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _is_module(name: str) -> bool:
     try:
         return util.find_spec(name) is not None

@@ -103,7 +103,7 @@ def get_recipe(name: str) -> Recipe:
             importlib.import_module(home)
     if name not in _RECIPES:
         near = difflib.get_close_matches(name, _RECIPES, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ValueError(f"unknown recipe {name!r}{hint} Known: {', '.join(sorted(_RECIPES))}")
     return _RECIPES[name]
 
@@ -125,11 +125,16 @@ def resolve(name: str, settings: Mapping[str, Any]) -> Config:
     try:
         return config(**settings)
     except ValidationError as problem:
-        lines = [
-            f"  {'.'.join(map(str, e['loc'])) or name}: {e['msg']} (got {e['input']!r})"
-            for e in problem.errors()
-        ]
+        lines = [_mistake(error) for error in problem.errors()]
         valid = ", ".join(config.model_fields)
         raise ValueError(
             "\n".join([f"bad settings for recipe {name!r}:", *lines, f"valid settings: {valid}"])
         ) from None
+
+
+def _mistake(error: Any) -> str:
+    """One line of a validation error; a rule about several settings at once needs no dump of all of them."""
+    what = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return f"  {what}"
+    return f"  {'.'.join(map(str, error['loc']))}: {what} (got {error['input']!r})"

@@ -104,9 +104,7 @@ def collect(
     """
     store = store or Store.for_scale(scale)
     if hasattr(table_or_trials, "entries"):
-        asked = [
-            Entry(cell, seed, trial) for cell, seed, trial in table_or_trials.entries(scale, seeds, **choices)
-        ]
+        asked = [Entry(cell, seed, trial) for cell, seed, trial in table_or_trials.entries(scale, seeds, **choices)]
     else:
         asked = [Entry(trial.config, trial.config.get("seed", 0), trial) for trial in table_or_trials]
     by_identity: dict[str, list[Record]] = {}
@@ -120,7 +118,7 @@ def _answered(entry: Entry, records: list[Record]) -> Entry:
     """The entry with its best record: fresh before stale, ok before failed, official data first, newest first."""
     if not records:
         return entry
-    why = {id(record): _outdated(entry.trial, record) for record in records}
+    why = {id(record): outdated(entry.trial, record) for record in records}
 
     def rank(record: Record) -> tuple[bool, bool, bool, str]:
         return (
@@ -134,7 +132,8 @@ def _answered(entry: Entry, records: list[Record]) -> Entry:
     return Entry(entry.cell, entry.seed, entry.trial, best, why[id(best)])
 
 
-def _outdated(trial: Trial, record: Record) -> str | None:
+def outdated(trial: Trial, record: Record) -> str | None:
+    """Why a record no longer answers a trial that has its identity, or None if it does."""
     if not trial.agrees(record.config):
         return "a default of the recipe's settings changed since"
     return stale_reason(record)

@@ -24,7 +24,7 @@ def checkout() -> Path | None:
 def results_root() -> Path:
     """Recorded trials: EFFLIB_RESULTS, else `results/` of the checkout, else a folder in the cache."""
     if os.environ.get("EFFLIB_RESULTS"):
-        return Path(os.environ["EFFLIB_RESULTS"])
+        return Path(os.environ["EFFLIB_RESULTS"]).expanduser()
     home = checkout()
     return home / "results" if home else cache_root() / "results"
 

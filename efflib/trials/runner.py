@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import resource
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,16 +15,17 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from efflib.data import load_dataset
-from efflib.training import pick_device, pick_precision
+from efflib.training import ForeignCheckpoint, pick_device, pick_precision
 from efflib.trials.freshness import canary
-from efflib.trials.provenance import provenance, source_hash
+from efflib.trials.provenance import commit, provenance, source_hash
 from efflib.trials.recipes import Context, Outcome, get_recipe
 from efflib.trials.record import Cost, DataUsed, Failure, Record
-from efflib.trials.results import Results, collect
-from efflib.trials.store import Store
+from efflib.trials.results import Results, collect, outdated
+from efflib.trials.store import Store, set_aside
 from efflib.trials.trial import Trial, digest, with_parents
 
 ENGINES = ("local",)
+POLL_SECONDS = 2
 
 
 class ParentMissing(RuntimeError):
@@ -96,39 +98,37 @@ def run_trials(
 
     Args:
         trials: in the order wanted; parents are added.
-        recompute: also run what is recorded.
-        renew: also run what another source recorded (smoke runs have no canary worth waiting for).
+        recompute: also run what is recorded; the new record stands beside the old one. Stale records never count.
+        renew: also run what another source recorded, and replace those records (smoke runs: no evidence is lost).
         retry: also run what failed before.
         report: called with one line per finished trial.
     """
-    waiting = [t for t in with_parents(trials) if recompute or not _done(t, store, machine, renew, retry)]
-    bar = tqdm(
-        total=len(waiting), desc="trials", unit="trial", disable=None if progress is None else not progress
-    )
-    again = {trial.identity for trial in waiting} if recompute else set()
-    while waiting:
-        later = []
-        for trial in waiting:
-            record = _attempt(trial, store, machine, trial.identity in again, renew, retry, progress)
-            if record is None:
-                later.append(trial)
-                continue
-            bar.update()
-            if report:
-                report(f"{record.status} {trial.label}: {summary(record)}")
-        if len(later) == len(waiting):
-            time.sleep(2)  # everything left is in the hands of another process
-        waiting = later
-    bar.close()
+    waiting = _missing(trials, store, machine, recompute, renew, retry)
+    _note_source(waiting)
+    disable = None if progress is None else not progress
+    with tqdm(total=len(waiting), desc="trials", unit="trial", disable=disable) as bar:
+        while waiting:
+            later: dict[Trial, list[Record]] = {}
+            for trial, ignored in waiting.items():
+                blocked = any(parent in later for parent in trial.parents.values())
+                record = None if blocked else _attempt(trial, ignored, store, machine, renew, progress)
+                if record is None:
+                    later[trial] = ignored
+                    continue
+                bar.update()
+                if report:
+                    report(f"{record.status} {trial.label}: {summary(record)}")
+            if len(later) == len(waiting):
+                time.sleep(POLL_SECONDS)  # everything left is in the hands of another process
+            waiting = later
 
 
 def summary(record: Record) -> str:
     """One line about a record: its accuracies and time, or why it failed."""
     if record.status == "failed":
         return record.failure.reason if record.failure else "no reason recorded"
-    shown = [
-        f"{k} {record.metrics[k]:.2f}" for k in ("last", "test_best", "val_best") if record.metrics.get(k)
-    ]
+    values = {name: record.metrics.get(name) for name in ("last", "test_best", "val_best")}
+    shown = [f"{name} {value:.2f}" for name, value in values.items() if value is not None]
     return ", ".join([*shown, f"{record.cost.seconds:.0f} s"])
 
 
@@ -140,69 +140,83 @@ def key_of(trial: Trial, machine: Machine) -> str:
 
 def data_used(trial: Trial) -> DataUsed:
     """The data a trial reads, with a fingerprint over all its splits and the variant of the training split."""
-    splits = get_recipe(trial.recipe).data(trial.settings)
+    return _data_used(tuple(get_recipe(trial.recipe).data(trial.settings)), os.environ.get("EFFLIB_DATA"))
+
+
+@lru_cache(maxsize=64)
+def _data_used(splits: tuple[tuple[str, str], ...], root: str | None) -> DataUsed:
+    # Remembered per process and root: every key needs it, and reading a whole set takes up to a second.
     sets = [load_dataset(name, split) for name, split in splits]
     fingerprint = sets[0].fingerprint if len(sets) == 1 else digest([data.fingerprint for data in sets])
     return DataUsed(name=sets[0].name, fingerprint=fingerprint, variant=sets[0].variant)
 
 
-def _done(trial: Trial, store: Store, machine: Machine, renew: bool, retry: bool) -> bool:
-    record = store.get(trial.recipe, key_of(trial, machine))
-    if record is None or (retry and record.status == "failed"):
-        return False
+def _missing(
+    trials: Iterable[Trial], store: Store, machine: Machine, recompute: bool, renew: bool, retry: bool
+) -> dict[Trial, list[Record]]:
+    """The trials to run, parents first, each with the recorded runs that do not count as its answer.
+
+    A trial whose weights are not here (say, merged from elsewhere) is done as long as no child needs them: `_parent`
+    runs it again then.
+    """
+    found = {}
+    for trial in with_parents(trials):
+        runs = store.runs(trial.recipe, key_of(trial, machine))
+        again = [recompute or (retry and run.status == "failed") or _old(trial, run, renew) for run in runs]
+        if all(again):
+            found[trial] = runs
+    return found
+
+
+def _note_source(trials: Iterable[Trial]) -> None:
+    """Read commit and source hashes now (both are remembered): files may change while the trials run."""
+    commit()
+    for recipe in {trial.recipe for trial in trials}:
+        source_hash(recipe)
+
+
+def _old(trial: Trial, record: Record, renew: bool) -> bool:
+    """Whether a record is out of date; under `renew` any change of the source is enough."""
     if renew and record.provenance.source_hash != source_hash(trial.recipe):
-        return False
-    # A finished trial whose weights are not here (say, merged from elsewhere) is done as long as no child needs them:
-    # `_parent` runs it again then.
-    return True
+        return True
+    return outdated(trial, record) is not None
 
 
 def _attempt(
-    trial: Trial, store: Store, machine: Machine, again: bool, renew: bool, retry: bool, progress: bool | None
+    trial: Trial, ignored: list[Record], store: Store, machine: Machine, renew: bool, progress: bool | None
 ) -> Record | None:
-    """The trial's record; None while another process works on it (or on its parent)."""
+    """The trial's record, made now or meanwhile by another process; None while that one works on it."""
     key = key_of(trial, machine)
-    if any(store.get(parent.recipe, key_of(parent, machine)) is None for parent in trial.parents.values()):
-        return None  # parents come first in the list: this one is in the hands of another process
     try:
         with FileLock(store.lock_path(key), timeout=0):
-            if not again and _done(trial, store, machine, renew, retry):
-                return store.get(trial.recipe, key)
-            return execute(trial, key, store, machine, progress)
+            done = [record for record in store.runs(trial.recipe, key) if record not in ignored]
+            return done[0] if done else execute(trial, key, store, machine, progress, replace=renew)
     except Timeout:
         return None
 
 
-def execute(trial: Trial, key: str, store: Store, machine: Machine, progress: bool | None = None) -> Record:
-    """Run one trial now and record it, or record why it failed. The caller holds its lock."""
-    recipe = get_recipe(trial.recipe)
+def execute(
+    trial: Trial, key: str, store: Store, machine: Machine, progress: bool | None = None, replace: bool = False
+) -> Record:
+    """Run one trial now and record it, or record why it failed. The caller holds its lock.
+
+    Args:
+        replace: the record takes the place of earlier runs of its key instead of standing beside them.
+    """
     canary_values = canary(trial.recipe)
-    parents = {role: _parent(parent, store, machine, progress) for role, parent in trial.parents.items()}
-    outcome: Outcome | None = None
-    failure = None
+    parents = {role: _parent(each, store, machine, progress, replace) for role, each in trial.parents.items()}
+    weights = {role: state for role, (_, state, _) in parents.items()}
+    checkpoint = store.checkpoint_path(key)
+    context = Context(str(machine.device), machine.precision, checkpoint, weights, progress, trial.label)
     started = time.perf_counter()
     _reset_peak(machine.device)
-    try:
-        broken = [f"{role}: {why}" for role, (_, _, why) in parents.items() if why]
-        if broken:
-            raise ParentMissing("; ".join(broken))
-        weights = {role: state for role, (_, state, _) in parents.items()}
-        checkpoint = store.checkpoint_path(key)
-        context = Context(str(machine.device), machine.precision, checkpoint, weights, progress, trial.label)
-        outcome = recipe.run(trial.settings, context)
-    except (
-        ArithmeticError,
-        MemoryError,
-        RuntimeError,
-        ValueError,
-    ) as problem:  # out of memory is a RuntimeError
-        failure = Failure(kind=type(problem).__name__, reason=str(problem)[:2000])
+    outcome, failure = _outcome(trial, context, [f"{role}: {why}" for role, (_, _, why) in parents.items() if why])
     record = Record(
         schema=1,
         key=key,
         identity=trial.identity,
         recipe=trial.recipe,
-        recipe_version=recipe.version,
+        recipe_version=get_recipe(trial.recipe).version,
         config=trial.config,
         parents={role: key_of(parent, machine) for role, parent in trial.parents.items()},
         parent_weights={role: sha for role, (sha, _, _) in parents.items() if sha},
@@ -211,33 +225,65 @@ def execute(trial: Trial, key: str, store: Store, machine: Machine, progress: bo
         status="failed" if failure else "ok",
         failure=failure,
         metrics=outcome.metrics if outcome else {},
-        cost=Cost(
-            seconds=time.perf_counter() - started,
-            peak_memory_bytes=_peak(machine.device),
-            flops=outcome.flops if outcome else 0.0,
-        ),
+        cost=_cost(outcome, time.perf_counter() - started, machine.device),
         provenance=provenance(trial.recipe, machine.device, canary_values),
         weights=store.save_weights(key, outcome.weights) if outcome and outcome.weights else None,
     )
-    store.save(record)
-    store.checkpoint_path(key).unlink(missing_ok=True)
+    store.save(record, replace)
+    checkpoint.unlink(missing_ok=True)
     return record
 
 
-def _parent(parent: Trial, store: Store, machine: Machine, progress: bool | None) -> tuple[str, Any, str]:
+def _outcome(trial: Trial, context: Context, broken: list[str]) -> tuple[Outcome | None, Failure | None]:
+    """What the recipe returned, or why it failed; mistakes in the program and Ctrl-C pass through."""
+    try:
+        if broken:
+            raise ParentMissing("; ".join(broken))
+        return _ran(trial, context), None
+    except (ArithmeticError, MemoryError, RuntimeError, ValueError) as problem:  # out of memory is a RuntimeError
+        kind = type(problem).__name__
+        return None, Failure(kind=kind, reason=str(problem)[:2000] or kind)
+
+
+def _ran(trial: Trial, context: Context) -> Outcome:
+    """The recipe's outcome. A checkpoint that does not fit (say, of older source) costs its epochs, not the trial."""
+    run_recipe = get_recipe(trial.recipe).run
+    try:
+        return run_recipe(trial.settings, context)
+    except ForeignCheckpoint as problem:
+        if context.checkpoint is None:
+            raise
+        set_aside(context.checkpoint, str(problem))
+        return run_recipe(trial.settings, context)
+
+
+def _cost(outcome: Outcome | None, seconds: float, device: torch.device) -> Cost:
+    """A resumed trial's own clock goes on from its checkpoint, so that earlier sessions count too."""
+    trained = outcome.metrics.get("training_seconds", 0.0) if outcome else 0.0
+    return Cost(seconds=max(seconds, trained), peak_memory_bytes=_peak(device), flops=outcome.flops if outcome else 0.0)
+
+
+def _parent(
+    parent: Trial, store: Store, machine: Machine, progress: bool | None, replace: bool
+) -> tuple[str, Any, str]:
     """(checksum, weights, problem) of a parent. A recorded parent whose weights are gone is run again."""
     key = key_of(parent, machine)
-    record = store.get(parent.recipe, key)
-    state = store.load_weights(record) if record and record.status == "ok" else None
-    if state is None and (record is None or record.status == "ok"):
+    runs = store.runs(parent.recipe, key)
+    found = store.weights_of(runs)
+    if found is None and (not runs or any(run.status == "ok" for run in runs)):
         with FileLock(store.lock_path(key)):
-            state = store.load_weights(record) if record else None  # another process may have been quicker
-            if state is None:
-                record = execute(parent, key, store, machine, progress)
-                state = store.load_weights(record) if record.status == "ok" else None
-    if state is None or record is None or record.weights is None:
-        return "", None, f"{parent.label} {summary(record) if record else 'is not recorded'}"
-    return record.weights.sha256, state, ""
+            found = store.weights_of(store.runs(parent.recipe, key))  # another process may have been quicker
+            if found is None:
+                runs = [execute(parent, key, store, machine, progress, replace)]
+                found = store.weights_of(runs)
+    if found is None:
+        return "", None, f"{parent.label} {_no_weights(runs[0])}"
+    record, state = found
+    return record.weights.sha256 if record.weights else "", state, ""
+
+
+def _no_weights(record: Record) -> str:
+    return f"failed: {summary(record)}" if record.status == "failed" else "left no weights"
 
 
 def _reset_peak(device: torch.device) -> None:
@@ -249,5 +295,9 @@ def _peak(device: torch.device) -> int:
     """Peak bytes: torch's allocations on a GPU, the process's resident memory on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":  # no `resource` there
+        return 0
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -6,15 +6,14 @@ import hashlib
 import json
 import os
 import warnings
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from efflib.trials.record import Record, Weights
 from efflib.trials.roots import cache_root, results_root, smoke_root
 from efflib.trials.trial import Trial, digest
+
+SCALES = ("smoke", "tiny", "small", "paper")
 
 
 class Store:
@@ -32,7 +31,13 @@ class Store:
 
     @classmethod
     def for_scale(cls, scale: str) -> Store:
-        """Smoke records live in a git-ignored folder, all others in the results root."""
+        """Smoke records live in a git-ignored folder, all others in the results root.
+
+        Raises:
+            ValueError: unknown scale.
+        """
+        if scale not in SCALES:
+            raise ValueError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
         return cls(smoke_root() if scale == "smoke" else results_root())
 
     def records(self) -> list[Record]:
@@ -42,24 +47,35 @@ class Store:
 
     def find(self, trial: Trial) -> list[Record]:
         """Records of what this trial asks, on any data variant, precision and device."""
-        return [record for record in self._by_identity()[trial.identity]]
+        return [record for record in self.records() if record.identity == trial.identity]
 
     def get(self, recipe: str, key: str) -> Record | None:
         """The first record of a key, or None."""
         path = self.root / recipe / f"{key}.json"
-        return self._load(path) if path.exists() else None
+        return self._load(path)
+
+    def runs(self, recipe: str, key: str) -> list[Record]:
+        """All records of a key, the first run before the others."""
+        paths = [self.root / recipe / f"{key}.json", *self._second_runs(recipe, key)]
+        return [record for record in map(self._load, paths) if record is not None]
 
     def save(self, record: Record, replace: bool = False) -> Path:
         """Write a record; a second, different run of the same key goes to `<key>.<run>.json`.
 
-        A failure never hides an earlier success, and a success replaces an earlier failure.
+        A failure never hides an earlier success, and a success replaces an earlier failure. With `replace` the record
+        takes the place of all earlier runs of its key.
         """
         path = self.root / record.recipe / f"{record.key}.json"
-        existing = self._load(path) if path.exists() else None
+        existing = self._load(path)
         if existing is not None and not replace and existing.status == "ok" and existing != record:
             path = path.with_name(f"{record.key}.{run_id(record)}.json")
         write_atomically(path, json.dumps(record.model_dump(mode="json", by_alias=True), indent=1) + "\n")
+        for earlier in self._second_runs(record.recipe, record.key) if replace else []:
+            earlier.unlink(missing_ok=True)
         return path
+
+    def _second_runs(self, recipe: str, key: str) -> list[Path]:
+        return sorted((self.root / recipe).glob(f"{key}.*.json"))
 
     def weights_path(self, key: str) -> Path:
         return self.cache / "weights" / f"{key}.safetensors"
@@ -81,47 +97,67 @@ class Store:
         return Weights(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
 
     def load_weights(self, record: Record) -> dict[str, Any] | None:
-        """Weights of a record; None if they are not here. A file with another checksum is set aside, with a warning."""
+        """Weights of a record; None if they are not here.
+
+        The file may hold the weights of another run of the same key: then they are not this record's, and stay. A file
+        that no run of the key left is set aside, with a warning.
+        """
+        found = self.weights_of([record])
+        return found[1] if found else None
+
+    def weights_of(self, records: list[Record]) -> tuple[Record, dict[str, Any]] | None:
+        """The weights that are here for one of the runs of a key, with the record they belong to."""
         from safetensors.torch import load
 
-        path = self.weights_path(record.key)
-        if record.weights is None or not path.exists():
+        records = [record for record in records if record.weights is not None]
+        path = self.weights_path(records[0].key) if records else None
+        if path is None or not path.exists():
             return None
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != record.weights.sha256:
-            set_aside(path, "its checksum is not the recorded one")
-            return None
-        return load(content)
-
-    def _by_identity(self) -> dict[str, list[Record]]:
-        groups: dict[str, list[Record]] = defaultdict(list)
-        for record in self.records():
-            groups[record.identity].append(record)
-        return groups
+        found = hashlib.sha256(content).hexdigest()
+        for record in records:
+            if record.weights is not None and record.weights.sha256 == found:
+                return record, load(content)
+        known = [run.weights.sha256 for run in self.runs(records[0].recipe, records[0].key) if run.weights]
+        if found not in known:
+            set_aside(path, "no record has its checksum")
+        return None
 
     def _load(self, path: Path) -> Record | None:
-        stamp = path.stat().st_mtime_ns
-        if path in self._read and self._read[path][0] == stamp:
-            return self._read[path][1]
         try:
-            record = Record.model_validate_json(path.read_bytes())
-        except (ValidationError, UnicodeDecodeError) as problem:
+            stamp = path.stat().st_mtime_ns
+            if path in self._read and self._read[path][0] == stamp:
+                return self._read[path][1]
+            record = _parsed(path)
+        except FileNotFoundError:  # never there, or another process set it aside
+            return None
+        except ValueError as problem:
             set_aside(path, str(problem).splitlines()[0])
             return None
         self._read[path] = (stamp, record)
         return record
 
 
+def _parsed(path: Path) -> Record:
+    record = Record.model_validate_json(path.read_bytes())
+    if path.name.split(".")[0] != record.key or path.parent.name != record.recipe:
+        raise ValueError(f"it holds the record of {record.recipe}/{record.key}")
+    return record
+
+
 def run_id(record: Record) -> str:
-    """Six hex digits telling two runs of one key apart: device, versions and date."""
+    """Six hex digits telling two runs of one key apart: device, versions, date and time taken."""
     made = record.provenance
-    return digest([made.device, made.versions, made.date, made.commit])[:6]
+    return digest([made.device, made.versions, made.date, made.commit, record.cost.seconds])[:6]
 
 
 def set_aside(path: Path, reason: str) -> None:
-    """Rename a broken file to `<name>.broken` and say so."""
+    """Rename a broken file to `<name>.broken` and say so; another process may have been quicker."""
     broken = path.with_name(path.name + ".broken")
-    os.replace(path, broken)
+    try:
+        os.replace(path, broken)
+    except FileNotFoundError:
+        return
     warnings.warn(f"{path.name} cannot be used ({reason}); set aside as {broken.name}", stacklevel=3)
 
 
@@ -129,5 +165,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a kill at any moment leaves either the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -42,6 +42,9 @@ class Trial:
             raise ValueError(
                 f"recipe {recipe!r} needs parents {sorted(needed)}, got {sorted(parents)}: pass parents={{role: Trial}}"
             )
+        strange = [f"{role}={trial!r}" for role, trial in parents.items() if not isinstance(trial, Trial)]
+        if strange:
+            raise ValueError(f"parents of {recipe!r} must be Trials, got {', '.join(strange)}")
         return cls(recipe, resolve(recipe, settings), parents)
 
     @cached_property
@@ -52,9 +55,7 @@ class Trial:
     @cached_property
     def identity(self) -> str:
         """Names what was asked, whatever data variant and precision it runs with."""
-        return digest(
-            {**self._asked, "parents": {role: trial.identity for role, trial in self.parents.items()}}
-        )
+        return digest({**self._asked, "parents": {role: trial.identity for role, trial in self.parents.items()}})
 
     def key(self, fingerprint: str, precision: str, parents: Mapping[str, str]) -> str:
         """Names what was run: the request, the parents' keys, the data's fingerprint and the precision."""
@@ -76,9 +77,7 @@ class Trial:
     def label(self) -> str:
         """Short text for progress bars and lists."""
         shown = ("model", "dataset", "method", "masking_ratio", "conv_index", "seed")
-        return " ".join(
-            [self.recipe, *(f"{k}={self.config[k]}" for k in shown if self.config.get(k) is not None)]
-        )
+        return " ".join([self.recipe, *(f"{k}={self.config[k]}" for k in shown if self.config.get(k) is not None)])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Trial) and self.identity == other.identity

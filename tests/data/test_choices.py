@@ -47,9 +47,7 @@ def test_holdout_is_stratified_exact_and_complete(sizes, count):
     assert shares.min() >= 1
     assert (np.array(sizes) - shares).min() >= 1
     proportional = np.maximum(count * np.array(sizes) / sum(sizes), 1)
-    assert np.abs(shares - proportional).max() < max(
-        1, (proportional - count * np.array(sizes) / sum(sizes)).sum() + 1
-    )
+    assert np.abs(shares - proportional).max() < max(1, (proportional - count * np.array(sizes) / sum(sizes)).sum() + 1)
 
 
 def test_equal_classes_get_equal_shares():

@@ -42,10 +42,7 @@ def test_official_files_and_image_folders_give_the_same(name, make, tmp_path, mo
     make.write_tar(tmp_path / "archive" / f"{name}.tar.gz", members)
     unpack(members, tmp_path / "folder")
     for split in ("train", "test"):
-        forms = [
-            load_dataset(name, split, tmp_path / form)
-            for form in ("official", "unpacked", "archive", "folder")
-        ]
+        forms = [load_dataset(name, split, tmp_path / form) for form in ("official", "unpacked", "archive", "folder")]
         assert all(same(forms[0], other) for other in forms[1:])
         assert [form.variant for form in forms] == ["official"] * 2 + ["image-folder"] * 2
         assert len({form.fingerprint for form in forms}) == 4
@@ -78,9 +75,7 @@ def test_several_archives_make_one_set(make, places):
     train = {k: v for k, v in pictures.items() if k[0] == "train"}
     test = {k: v for k, v in pictures.items() if k[0] == "test"}
     for part in (0, 1):
-        make.write_tar(
-            places[0] / f"cifar10-train-{part}.tar.gz", make.members_of(dict(list(train.items())[part::2]))
-        )
+        make.write_tar(places[0] / f"cifar10-train-{part}.tar.gz", make.members_of(dict(list(train.items())[part::2])))
     make.write_tar(places[0] / "cifar10" / "other.tar.gz", make.members_of(train))  # not its name: left alone
     make.write_tar(places[0] / "cifar100.tar.gz", make.members_of(test))  # another set
     make.write_tar(places[0] / "cifar10_test.tar", make.members_of(test))
@@ -164,9 +159,7 @@ def test_mnist_places_and_forms(folder, packed, make, places):
     files = mnist(make)
     (places[0] / folder).mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (places[0] / folder / (name + ".gz" * packed)).write_bytes(
-            gzip.compress(content) if packed else content
-        )
+        (places[0] / folder / (name + ".gz" * packed)).write_bytes(gzip.compress(content) if packed else content)
     train = load_dataset("mnist", "train")
     assert train.images.shape == (20, 28, 28, 1)
     assert train.images.tobytes() == files["train-images-idx3-ubyte"][16:]
@@ -405,9 +398,7 @@ def test_an_archive_without_the_split(make, places):
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(
-        ValueError, match=r"'cifar11'; did you mean cifar10\? Known: cifar10, cifar100, digits"
-    ):
+    with pytest.raises(ValueError, match=r"'cifar11'; did you mean cifar10\? Known: cifar10, cifar100, digits"):
         load_dataset("cifar11", "train")
     with pytest.raises(ValueError, match="unknown data set 'qqq' Known") as error:
         available("qqq")

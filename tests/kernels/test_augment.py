@@ -13,9 +13,7 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 
 
 def batch(n=6, height=9, width=7):
-    return torch.randint(
-        0, 256, (n, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    return torch.randint(0, 256, (n, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def by_hand(image, offset, flipped, pad):
@@ -56,10 +54,7 @@ def test_offsets_and_flips_are_uniform():
     assert len(counts) == 9 and counts.min() > 1_800 and counts.max() < 2_200
     assert abs(flips.float().mean() - 0.5) < 0.02
     assert (
-        torch.corrcoef(torch.stack([offsets[:, 0].float(), offsets[:, 1].float(), flips.float()]))
-        .triu(1)
-        .abs()
-        .max()
+        torch.corrcoef(torch.stack([offsets[:, 0].float(), offsets[:, 1].float(), flips.float()])).triu(1).abs().max()
         < 0.04
     )
 

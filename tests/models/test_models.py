@@ -83,18 +83,14 @@ SMALL = pytest.mark.parametrize(
 )
 
 
-def images(
-    count: int = 2, size: int = 32, channels: int = 3, dtype: torch.dtype = torch.float32
-) -> torch.Tensor:
+def images(count: int = 2, size: int = 32, channels: int = 3, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(count, channels, size, size, dtype=dtype, generator=torch.Generator().manual_seed(0))
 
 
 def small(name: str, options: dict, classes: int = 7, dtype: torch.dtype = torch.float32) -> nn.Module:
     torch.manual_seed(1)
     model = create_model(name, classes, width=0.25, **options).to(dtype)
-    for (
-        module
-    ) in model.modules():  # statistics and gains of a trained net, so that a forgotten batch norm shows
+    for module in model.modules():  # statistics and gains of a trained net, so that a forgotten batch norm shows
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2)
             module.running_var.uniform_(0.5, 1.5)
@@ -330,9 +326,7 @@ def test_channels_round_half_up_to_multiples_of_8():
 
 def test_resnet18_stems():
     with torch.device("meta"):
-        stems = {
-            stem: create_model("resnet18", 10, stem=stem) for stem in ("cifar", "cifar_pool", "imagenet")
-        }
+        stems = {stem: create_model("resnet18", 10, stem=stem) for stem in ("cifar", "cifar_pool", "imagenet")}
     convs = {stem: (model.conv1.kernel_size, model.conv1.stride) for stem, model in stems.items()}
     assert convs == {
         "cifar": ((3, 3), (1, 1)),
@@ -381,9 +375,7 @@ def test_same_seed_same_weights(name, options):
 
 
 def test_count_macs_by_hand():
-    model = nn.Sequential(
-        nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(96, 5)
-    )
+    model = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(96, 5))
     assert count_macs(model, image_size=8, channels=4) == 6 * 4 * 4 * (2 * 9) + 96 * 5
 
 

@@ -53,7 +53,7 @@ def saliency_maps(
         parts.append(saliency(model, images, target=labels if target == "true" else target, **options).cpu())
     maps = torch.cat(parts)
     flat = maps.flatten(1)
-    if bool((flat.amax(dim=1) - flat.amin(dim=1) <= 1e-9 * flat.abs().amax(dim=1)).all()):
+    if bool((flat.amax(dim=1) - flat.amin(dim=1) <= 1e-5 * flat.abs().amax(dim=1)).all()):
         raise ValueError(
             "the saliency is constant over every image, so ties alone would choose the mask: take the raw output of a "
             "convolution (layer=-1), not the map that feeds the pooling layer"
@@ -84,7 +84,13 @@ def arm_masks(method: Method, maps: Tensor, ratio: float, seed: int, indices: Te
 
 
 def derangement(count: int, seed: int) -> Tensor:
-    """(count,) a random permutation without fixed points: one cycle through all images in random order."""
+    """(count,) a random permutation without fixed points: one cycle through all images in random order.
+
+    Raises:
+        ValueError: fewer than two images.
+    """
+    if count < 2:
+        raise ValueError(f"{count} image cannot get another image's mask: shuffled masks need two images or more")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     other = torch.empty_like(order)
     other[order] = order.roll(1)
@@ -99,11 +105,7 @@ def training_set(data: ImageSet, masks: Tensor | None, method: Method) -> ImageS
     if method == "original_only":
         return _joined(data, data.images)
     masked = data.images * masks.numpy()[..., None]
-    return (
-        replace(data, images=masked, masks=None, boxes=None)
-        if method == "masked_only"
-        else _joined(data, masked)
-    )
+    return replace(data, images=masked, masks=None, boxes=None) if method == "masked_only" else _joined(data, masked)
 
 
 def _joined(data: ImageSet, copies: np.ndarray) -> ImageSet:

@@ -59,6 +59,8 @@ class BimaskConfig(ClassifierConfig):
             raise ValueError(
                 f"masking_ratio={self.masking_ratio} with method={self.method!r}: only original_only has none"
             )
+        if self.masking_ratio is not None and not 0 <= self.masking_ratio < 1:
+            raise ValueError(f"masking_ratio={self.masking_ratio}: the removed fraction must lie in [0, 1)")
 
 
 def _flops(config: BimaskConfig) -> float:
@@ -82,7 +84,7 @@ def _canary() -> dict[str, float]:
     parents=("baseline",),
 )
 def bimask(config: BimaskConfig, context: Context) -> Outcome:
-    """Masks from the baseline of the same seed, once, on un-augmented images; then fine-tune all weights (Algorithm 1)."""
+    """Masks from the baseline of the same seed, once, on raw images; then fine-tune all weights (Algorithm 1)."""
     train, validation, test = split(config)
     model = new_model(config)
     model.load_state_dict(context.parents["baseline"])

@@ -42,7 +42,7 @@ def _product(models: tuple[str, ...], datasets: tuple[str, ...]) -> tuple[tuple[
 # Spec, section 5, "Reduced versions". Smoke runs narrow networks on rendered objects, to show that the code runs.
 SCALES = {
     "smoke": Scale(
-        _product(("resnet14", "vgg8"), ("objects32",)), None, 200, 6, 2, (0.05, 0.1, 0.3), (-4, -1),
+        _product(("resnet14", "vgg8"), ("objects32",)), None, 200, 6, 1, (0.05, 0.1, 0.3), (-4, -1),
         {"resnet14": 0.5, "vgg8": 0.125, "vgg13": 0.125},
     ),
     "tiny": Scale(
@@ -106,20 +106,16 @@ def _baseline_training(scale: str, model: str, dataset: str) -> TrainingRecipe:
 
 
 def _finetuning(scale: str, base: TrainingRecipe, method: str) -> TrainingRecipe:
-    """`ft_default` with what it takes from the baseline. Masked-only has N images: twice the epochs, as many updates."""
+    """`ft_default` with what it takes from the baseline. Masked-only has N images: twice the epochs, equal updates."""
     epochs = SCALES[scale].finetune_epochs * (2 if method == "masked_only" else 1)
-    return ft_default(
-        epochs, weight_decay=base.weight_decay, augment=base.augment, normalisation=base.normalisation
-    )
+    return ft_default(epochs, weight_decay=base.weight_decay, augment=base.augment, normalisation=base.normalisation)
 
 
 def _ratio(model: str) -> float:
     return next(ratio for family, ratio in RATIOS.items() if model.startswith(family))
 
 
-def _pairs(
-    scale: str, choices: dict[str, tuple], default: tuple[tuple[str, str], ...]
-) -> tuple[tuple[str, str], ...]:
+def _pairs(scale: str, choices: dict[str, tuple], default: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     """The scale's own pairs, or the product of what was chosen."""
     if not choices.get("models") and not choices.get("datasets"):
         return default

@@ -1,0 +1,37 @@
+"""Rows as plain HTML tables: readable without scripts, sortable with the book's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from html import escape
+from typing import Any
+
+
+def html_table(rows: Sequence[Mapping[str, Any]], caption: str = "", table_id: str | None = None) -> str:
+    """Rows as a plain HTML table of class ``sortable`` in a box that scrolls on a phone; everything is escaped."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    head = "".join(f"<th>{escape(str(c).replace('_', ' '))}</th>" for c in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(as_text(row.get(c, '')))}</td>" for c in columns) + "</tr>" for row in rows
+    )
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    name = f' id="{escape(table_id)}"' if table_id else ""
+    table = f'<table class="sortable"{name}>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="table-scroll">{table}</div>'
+
+
+def as_text(value: Any) -> str:
+    """A cell's text: yes and no, two decimals (three digits below 1), lists with commas."""
+    if value is True or value is False:
+        return "yes" if value else "no"
+    if isinstance(value, Decimal):
+        places = max(2, -int(value.as_tuple().exponent))
+        return f"{value:.{places}f}"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {as_text(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(as_text, value))
+    return str(value)

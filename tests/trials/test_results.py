@@ -1,0 +1,95 @@
+"""Results: values of usable records, and a reason for everything else."""
+
+from __future__ import annotations
+
+import pytest
+
+from efflib.trials import Entry, Results, collect
+
+
+def entry(make, seed=0, cell=None, size=1, record="ok", stale=None, **metrics):
+    trial = make.trial(size, seed=seed)
+    made = None if record is None else make.record(trial, status=record, **({"metrics": metrics} if metrics else {}))
+    return Entry({"method": "bimask", **(cell or {})}, seed, trial, made, stale)
+
+
+def test_samples_map_seeds_to_the_metric(lab, make):
+    entries = [entry(make, seed, last=50.0 + seed, test_best=60.0, val_best=None) for seed in (0, 3)]
+    results = Results(None, "tiny", entries)
+    assert results.samples(method="bimask") == {0: 50.0, 3: 53.0}
+    assert results.samples("test_best", method="bimask") == {0: 60.0, 3: 60.0}
+    assert results.samples("val_best", method="bimask") == {}
+    assert results.samples("unheard of") == {}
+    assert results.reason(method="bimask") == ""
+
+
+def test_only_ok_and_fresh_records_count(lab, make):
+    entries = [
+        entry(make, 0, last=1.0),
+        entry(make, 1, record="failed"),
+        entry(make, 2, stale="the source changed", last=3.0),
+        entry(make, 3, record=None),
+    ]
+    results = Results(None, "tiny", entries)
+    assert results.samples() == {0: 1.0}
+    assert results.recorded == (1, 4)
+    assert len(results.records) == 3  # stale and failed ones are shown
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ([], "not in the tiny grid"),
+        ([{"record": None}], "not recorded yet"),
+        ([{"record": "failed"}], "failed: nan in epoch 3"),
+        ([{"stale": "the canary differs"}], "stale: the canary differs"),
+        ([{"stale": "the canary differs"}, {"record": "failed", "seed": 1}], "failed: nan in epoch 3"),
+        ([{"record": None}, {"seed": 1}], ""),
+    ],
+)
+def test_every_gap_has_a_reason(lab, make, given, reason):
+    results = Results(None, "tiny", [entry(make, **each) for each in given])
+    assert results.reason(method="bimask") == reason
+
+
+def test_an_ambiguous_cell_is_an_error(lab, make):
+    entries = [entry(make, 0, {"masking_ratio": ratio}, size) for size, ratio in ((1, 0.1), (2, 0.3))]
+    results = Results(None, "tiny", entries)
+    with pytest.raises(ValueError, match="matches several cells for seed 0: give more keys"):
+        results.samples(method="bimask")
+    assert results.samples(method="bimask", masking_ratio=0.3) == {0: 50.0}
+    assert results.reason(masking_ratio=0.7) == "not in the tiny grid"
+
+
+def test_collect_needs_no_run_and_no_data(lab, make):
+    trials = [make.trial(1), make.trial(1, mode="cifar")]
+    lab.store.save(make.record(trials[0]))
+    results = collect(trials, "tiny", store=lab.store)
+    assert [each.usable for each in results.entries] == [True, False]
+    assert lab.ran() == []
+
+
+def run_of(make, **changes):
+    """A run of one trial that differs in provenance or data."""
+    record = make.record(make.trial(), **{k: v for k, v in changes.items() if k in ("metrics", "status", "dataset")})
+    return record.model_copy(
+        update={"provenance": record.provenance.model_copy(update={"date": changes.get("date", "2026-01-01")})}
+    )
+
+
+def test_of_several_runs_the_newest_usable_one_on_official_data_answers(lab, make):
+    def official(record):
+        return record.model_copy(update={"dataset": record.dataset.model_copy(update={"variant": "official"})})
+
+    runs = [run_of(make, metrics={"last": 1.0}), run_of(make, metrics={"last": 2.0}, date="2026-02-01")]
+    for record in (*runs, run_of(make, status="failed", date="2026-03-01")):
+        lab.store.save(record)
+    assert collect([make.trial()], "tiny", store=lab.store).samples() == {0: 2.0}
+    lab.store.save(official(run_of(make, metrics={"last": 3.0}, date="2025-01-01")))
+    assert collect([make.trial()], "tiny", store=lab.store).samples() == {0: 3.0}
+    assert collect([make.trial()], "tiny", store=lab.store).variants == ["official"]
+
+
+def test_a_record_of_another_trial_does_not_answer(lab, make):
+    lab.store.save(make.record(make.trial(2)))
+    assert collect([make.trial(1)], "tiny", store=lab.store).reason() == "not recorded yet"
