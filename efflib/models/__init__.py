@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # The families register their models when imported.
-from efflib.models import resnet, resnet_cifar, vgg, wide_resnet
+from efflib.models import mobilenet, resnet, resnet_cifar, shufflenet, vgg, wide_resnet
 from efflib.models.measure import Features, convolutions, count_macs, count_parameters, features
 from efflib.models.registry import create_model, list_models
 
@@ -15,8 +15,10 @@ __all__ = [
     "create_model",
     "features",
     "list_models",
+    "mobilenet",
     "resnet",
     "resnet_cifar",
+    "shufflenet",
     "vgg",
     "wide_resnet",
 ]

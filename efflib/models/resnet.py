@@ -7,21 +7,58 @@ the max-pool.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflib.models.measure import Features
 from efflib.models.registry import channels, choice, image_channels, register
-from efflib.models.resnet_cifar import stage
+from efflib.models.resnet_cifar import BasicBlock, stage
 
 STEMS = ("cifar", "cifar_pool", "imagenet")
 WIDTHS = (64, 128, 256, 512)
 
 
-class ResNet(nn.Module):
-    """Stem and four stages of `blocks[s]` basic blocks."""
+class Bottleneck(nn.Module):
+    """conv1x1, conv3x3 (stride), conv1x1 with BN each, plus the shortcut. Returns the sum, as `BasicBlock` does.
 
-    def __init__(self, blocks: tuple[int, ...], num_classes: int, width: float, in_channels: int, stem: str) -> None:
+    The middle has a quarter of the output's channels; the stride sits on the 3x3 convolution (torchvision's choice).
+    """
+
+    expansion = 4
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        middle = outputs // self.expansion
+        self.conv1 = nn.Conv2d(inputs, middle, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(middle)
+        self.conv2 = nn.Conv2d(middle, middle, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(middle)
+        self.conv3 = nn.Conv2d(middle, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+        return self.bn3(self.conv3(hidden)) + self.shortcut(x)
+
+
+class ResNet(nn.Module):
+    """Stem and four stages of `blocks[s]` blocks of one kind, whose outputs have `expansion` times the width."""
+
+    def __init__(
+        self,
+        blocks: tuple[int, ...],
+        num_classes: int,
+        width: float,
+        in_channels: int,
+        stem: str,
+        block: Callable[[int, int, int], nn.Module] = BasicBlock,
+        expansion: int = 1,
+    ) -> None:
         super().__init__()
         choice("stem", stem, STEMS)
         widths = [channels(count, width) for count in WIDTHS]
@@ -29,12 +66,13 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(image_channels(in_channels), widths[0], kernel, stride, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.stem_pool = nn.Identity() if stem == "cifar" else nn.MaxPool2d(3, 2, padding=1)
-        self.stage1 = stage(widths[0], widths[0], blocks[0], stride=1)
-        self.stage2 = stage(widths[0], widths[1], blocks[1], stride=2)
-        self.stage3 = stage(widths[1], widths[2], blocks[2], stride=2)
-        self.stage4 = stage(widths[2], widths[3], blocks[3], stride=2)
+        outputs = [expansion * count for count in widths]
+        self.stage1 = stage(widths[0], outputs[0], blocks[0], 1, block)
+        self.stage2 = stage(outputs[0], outputs[1], blocks[1], 2, block)
+        self.stage3 = stage(outputs[1], outputs[2], blocks[2], 2, block)
+        self.stage4 = stage(outputs[2], outputs[3], blocks[3], 2, block)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(widths[3], num_classes)
+        self.head = nn.Linear(outputs[3], num_classes)
         _initialise(self)
 
     def features(self, x: Tensor, preactivation: bool = False) -> Features:
@@ -67,3 +105,15 @@ def _initialise(model: nn.Module) -> None:
 def resnet18(num_classes: int, *, width: float = 1.0, in_channels: int = 3, stem: str = "cifar") -> nn.Module:
     """ResNet18: two basic blocks per stage; stem "cifar", "cifar_pool" or "imagenet"."""
     return ResNet((2, 2, 2, 2), num_classes, width, in_channels, stem)
+
+
+@register
+def resnet34(num_classes: int, *, width: float = 1.0, in_channels: int = 3, stem: str = "cifar") -> nn.Module:
+    """ResNet34: 3, 4, 6, 3 basic blocks; stem as for resnet18."""
+    return ResNet((3, 4, 6, 3), num_classes, width, in_channels, stem)
+
+
+@register
+def resnet50(num_classes: int, *, width: float = 1.0, in_channels: int = 3, stem: str = "cifar") -> nn.Module:
+    """ResNet50: 3, 4, 6, 3 bottlenecks; stem as for resnet18."""
+    return ResNet((3, 4, 6, 3), num_classes, width, in_channels, stem, Bottleneck, Bottleneck.expansion)

@@ -5,6 +5,8 @@ A shortcut is a 1x1 convolution + BN where the shape changes, as in RepDistiller
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -67,10 +69,12 @@ class ResNetCIFAR(nn.Module):
         return self.features(x).logits
 
 
-def stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    """Basic blocks of one width; the first one changes the width and carries the stride."""
-    first = BasicBlock(inputs, outputs, stride)
-    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+def stage(
+    inputs: int, outputs: int, blocks: int, stride: int, block: Callable[[int, int, int], nn.Module] = BasicBlock
+) -> nn.Sequential:
+    """Blocks of one width; the first one changes the width and carries the stride."""
+    first = block(inputs, outputs, stride)
+    return nn.Sequential(first, *(block(outputs, outputs, 1) for _ in range(blocks - 1)))
 
 
 def _initialise(model: nn.Module) -> None:
@@ -93,6 +97,34 @@ def resnet20(num_classes: int, *, width: float = 1.0, in_channels: int = 3) -> n
 
 
 @register
+def resnet32(num_classes: int, *, width: float = 1.0, in_channels: int = 3) -> nn.Module:
+    """ResNet32: n = 5."""
+    return ResNetCIFAR(5, num_classes, width, in_channels)
+
+
+@register
 def resnet56(num_classes: int, *, width: float = 1.0, in_channels: int = 3) -> nn.Module:
     """ResNet56: n = 9."""
     return ResNetCIFAR(9, num_classes, width, in_channels)
+
+
+@register
+def resnet110(num_classes: int, *, width: float = 1.0, in_channels: int = 3) -> nn.Module:
+    """ResNet110: n = 18."""
+    return ResNetCIFAR(18, num_classes, width, in_channels)
+
+
+# RepDistiller's "x4" networks: a stem of 32 and stages of 64, 128, 256, so the first stage has a shortcut too.
+WIDE = (32, 64, 128, 256)
+
+
+@register
+def resnet8x4(num_classes: int, *, width: float = 1.0, in_channels: int = 3) -> nn.Module:
+    """ResNet8x4: n = 1, four times as wide."""
+    return ResNetCIFAR(1, num_classes, width, in_channels, WIDE)
+
+
+@register
+def resnet32x4(num_classes: int, *, width: float = 1.0, in_channels: int = 3) -> nn.Module:
+    """ResNet32x4: n = 5, four times as wide."""
+    return ResNetCIFAR(5, num_classes, width, in_channels, WIDE)

@@ -85,3 +85,9 @@ def vgg11(num_classes: int, *, width: float = 1.0, in_channels: int = 3) -> nn.M
 def vgg13(num_classes: int, *, width: float = 1.0, in_channels: int = 3) -> nn.Module:
     """VGG13: two convolutions per block."""
     return VGG((2, 2, 2, 2, 2), num_classes, width, in_channels)
+
+
+@register
+def vgg16(num_classes: int, *, width: float = 1.0, in_channels: int = 3) -> nn.Module:
+    """VGG16: 2, 2, 3, 3, 3 convolutions."""
+    return VGG((2, 2, 3, 3, 3), num_classes, width, in_channels)
