@@ -1,7 +1,19 @@
 """One file per operation: `<op>_ref` is the plain PyTorch definition, `<op>` what the rest of the library calls."""
 
+from efflib.kernels.attention_loss import attention_loss
 from efflib.kernels.augment import augment
 from efflib.kernels.gradcam_map import gradcam_map
+from efflib.kernels.guided_attention import guided_attention
+from efflib.kernels.hcl_loss import hcl_loss
+from efflib.kernels.kd_loss import kd_loss
 from efflib.kernels.mask_least_salient import mask_least_salient
 
-__all__ = ["augment", "gradcam_map", "mask_least_salient"]
+__all__ = [
+    "attention_loss",
+    "augment",
+    "gradcam_map",
+    "guided_attention",
+    "hcl_loss",
+    "kd_loss",
+    "mask_least_salient",
+]

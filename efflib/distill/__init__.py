@@ -1,0 +1,91 @@
+"""Distillation: one file per method, all with one signature.
+
+    method = distill.create("dkd", student, teacher, sample)
+    loss = distill.Distillation(method, teacher)            # goes into efflib.training.fit(..., loss=loss)
+
+`method.forward(student: Features, teacher: Features, targets, indices, progress)` returns named loss terms, already
+weighted, cross-entropy included. Each file also exposes its bare loss as a function, e.g. `distill.dkd.dkd_loss`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from efflib.distill import at, crd, dkd, fitnet, ickd, kd, pkgd, reviewkd, rkd, rpkd
+from efflib.distill.common import Distiller, Shapes, shapes_of
+from efflib.models import features
+from efflib.training import Batch
+
+METHODS: dict[str, type[Distiller]] = {
+    "kd": kd.KD,
+    "fitnet": fitnet.FitNet,
+    "at": at.AT,
+    "rkd": rkd.RKD,
+    "crd": crd.CRD,
+    "dkd": dkd.DKD,
+    "reviewkd": reviewkd.ReviewKD,
+    "ickd": ickd.ICKD,
+    "rpkd": rpkd.RPKD,
+    "pkgd": pkgd.PKGD,
+}
+
+__all__ = ["METHODS", "Distillation", "Distiller", "Shapes", "create"]
+
+
+def create(name: str, student: nn.Module, teacher: nn.Module, sample: Tensor, **options: Any) -> Distiller:
+    """A distillation method for a pair of networks.
+
+    Args:
+        name: a key of `METHODS`.
+        student, teacher: networks of `efflib.create_model`.
+        sample: one batch of normalised images (N, C, H, W), to read shapes; nothing is trained on it.
+        options: of the method, see its class.
+
+    Returns:
+        A Module that owns its trainable extras, initialised from PyTorch's global generator: seed it first.
+
+    Raises:
+        ValueError: unknown method or option (lists the valid ones), or networks whose features do not fit together
+            (names both shapes and what could be done).
+    """
+    if name not in METHODS:
+        raise ValueError(_unknown("method", name, sorted(METHODS)))
+    parameters = inspect.signature(METHODS[name].__init__).parameters.values()
+    valid = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    for option in options:
+        if option not in valid:
+            raise ValueError(_unknown(f"option of {name}", option, valid))
+    return METHODS[name](shapes_of(student, sample), shapes_of(teacher, sample), **options)
+
+
+class Distillation(nn.Module):
+    """A loss for `efflib.training.fit`: the method's terms for a batch, with a frozen teacher.
+
+    Args:
+        method: of `create`; its parameters are trained with the student.
+        teacher: in eval mode and without gradient; not part of this Module's parameters or state.
+    """
+
+    def __init__(self, method: Distiller, teacher: nn.Module) -> None:
+        super().__init__()
+        self.method = method
+        # In a tuple: a registered teacher would be trained, checkpointed and put into train mode.
+        self._teacher = (teacher.eval().requires_grad_(False),)
+
+    def forward(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        (teacher,) = self._teacher
+        with torch.no_grad():
+            guide = features(teacher, batch.images, preactivation=self.method.teacher_preactivation)
+        student = features(model, batch.images)
+        return self.method(student, guide, batch.targets, batch.indices, batch.progress)
+
+
+def _unknown(what: str, given: str, valid: list[str]) -> str:
+    close = difflib.get_close_matches(given, valid, n=3)
+    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return f"unknown {what}: {given!r}.{hint} Valid: {', '.join(valid) or 'none'}."
