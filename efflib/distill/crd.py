@@ -136,7 +136,7 @@ class CRD(Distiller):
         scores = torch.exp(torch.einsum("bd,bkd->bk", anchors, bank[chosen]) / self.temperature)
         if float(self.normaliser[side]) == 0:
             self.normaliser[side] = scores.detach().mean() * len(self.labels)
-        scores = scores / self.normaliser[side]
+        scores = scores / self.normaliser[side].clone()  # the buffer changes in place for the other side
         return nce_loss(scores[:, :1], scores[:, 1:], len(self.labels))
 
     @torch.no_grad()

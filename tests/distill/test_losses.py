@@ -1,0 +1,142 @@
+"""Bare losses of the distillers against the specs' numbers and definitions in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from efflib.distill.crd import in_batch_loss, nce_loss
+from efflib.distill.dkd import dkd_loss, other_kd, target_kd
+from efflib.distill.fitnet import hint_loss
+from efflib.distill.ickd import icc_loss
+from efflib.distill.pkgd import AttentionFusion, ChannelNorm, reduction
+from efflib.distill.rkd import rkd_loss
+from efflib.distill.rpkd import response_loss
+
+STUDENT = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
+TEACHER = torch.tensor([[2.0, 1.0, 0.0]], dtype=torch.float64)
+ZERO = torch.tensor([0])
+
+
+@pytest.mark.parametrize(
+    ("temperature", "target", "other", "total"), [(1, 0.016669, 0.110944, 0.904221), (4, 0.026576, 0.124030, 1.018817)]
+)
+def test_dkd_of_the_spec(temperature, target, other, total):
+    assert target_kd(STUDENT, TEACHER, ZERO, temperature).item() == pytest.approx(target, abs=1e-6)
+    assert other_kd(STUDENT, TEACHER, ZERO, temperature).item() == pytest.approx(other, abs=1e-6)
+    assert dkd_loss(STUDENT, TEACHER, ZERO, 1, 8, temperature).item() == pytest.approx(total, abs=1e-6)
+
+
+def test_dkd_parts_make_up_the_kl():
+    """KL = TCKD + (1 - p_T(target)) NCKD, at T = 1 (Zhao et al. 2022, Eq. 5)."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 1, 9, generator=generator, dtype=torch.float64).unbind()
+    target = torch.tensor([4])
+    p = teacher.softmax(1)
+    kl = (p * (p.log() - student.log_softmax(1))).sum()
+    parts = target_kd(student, teacher, target, 1) + (1 - p[0, 4]) * other_kd(student, teacher, target, 1)
+    assert parts.item() == pytest.approx(kl.item(), rel=1e-12)
+
+
+def test_dkd_survives_a_certain_teacher_and_passes_gradients():
+    student = torch.zeros(2, 5, requires_grad=True)
+    teacher = torch.tensor([[200.0, 0, 0, 0, 0], [0, -200.0, 0, 0, 0]])
+    loss = dkd_loss(student, teacher, torch.tensor([0, 1]), 1, 8, 1)
+    loss.backward()
+    assert loss.isfinite() and student.grad.isfinite().all() and student.grad.abs().sum() > 0
+
+
+def test_rkd_against_a_loop():
+    generator = torch.Generator().manual_seed(1)
+    student = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    teacher = torch.randn(5, 4, generator=generator, dtype=torch.float64)
+
+    def distances(x):
+        d = torch.tensor([[float((a - b).norm()) for b in x] for a in x], dtype=torch.float64)
+        return d / d[d > 0].mean()
+
+    def angles(x):
+        unit = [[(b - a) / max(float((b - a).norm()), 1e-12) for b in x] for a in x]
+        return torch.tensor([[[float(u @ v) for v in row] for u in row] for row in unit], dtype=torch.float64)
+
+    expected = 25 * F.smooth_l1_loss(distances(student), distances(teacher))
+    expected += 50 * F.smooth_l1_loss(angles(student), angles(teacher))
+    assert rkd_loss(student, teacher).item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_rkd_knows_what_it_ignores_and_what_it_needs():
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64))[0]
+    assert rkd_loss(3 * x @ rotation + 5, x).item() == pytest.approx(0, abs=1e-10)
+    repeated = torch.cat([x[:3], x[:3]]).requires_grad_(True)  # equal images: the root's slope at 0 must not matter
+    rkd_loss(repeated, x).backward()
+    assert repeated.grad.isfinite().all()
+    with pytest.raises(ValueError, match="at least 2, got 1"):
+        rkd_loss(x[:1], x[:1])
+    with pytest.raises(ValueError, match=r"\(6, 4\) and \(3, 4\)"):
+        rkd_loss(x, x[:3])
+
+
+def test_icc_of_the_spec():
+    student = torch.eye(2, dtype=torch.float64).view(1, 2, 1, 2)
+    teacher = torch.tensor([[1.0, 1.0], [0.0, 1.0]], dtype=torch.float64).view(1, 2, 1, 2)
+    assert icc_loss(student, teacher).item() == pytest.approx(0.3985, abs=1e-4)
+    assert icc_loss(teacher, teacher.repeat(1, 1, 1, 3)).item() == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match=r"\(1, 2, 1, 2\) and \(1, 3, 1, 2\)"):
+        icc_loss(student, torch.zeros(1, 3, 1, 2))
+
+
+def test_response_correction_of_the_spec():
+    got = response_loss(TEACHER, torch.tensor([1]), 4)
+    assert got.item() == pytest.approx(0.479939, abs=1e-6)
+    assert response_loss(TEACHER, torch.tensor([1]), 4, detach=False).item() == pytest.approx(got.item())
+
+
+def test_crd_of_the_spec():
+    """All scores 1/N, N = 50,000, K = 16,384: both sides together 21.418."""
+    images, negatives = 50_000, 16_384
+    score = torch.tensor(1 / images, dtype=torch.float64)
+    one = nce_loss(score.expand(1, 1), score.expand(1, negatives), images)
+    assert 2 * one.item() == pytest.approx(21.418, abs=1e-3)
+
+
+def test_in_batch_contrast():
+    z = F.normalize(torch.randn(4, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64), dim=1)
+    alone = in_batch_loss(z, z, torch.tensor([0, 0, 0, 0]))
+    assert alone.item() == pytest.approx(0, abs=1e-12)  # one class: no negatives, nothing to tell apart
+    scores = (z @ z.T / 0.07).exp()
+    expected = -(scores.diagonal() / scores.sum(1)).log().mean()
+    assert in_batch_loss(z, z, torch.arange(4)).item() == pytest.approx(expected.item())
+
+
+def test_hint():
+    student, teacher = torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 4, 4)
+    assert hint_loss(student, teacher).item() == 1.0
+
+
+def test_channel_norm_of_the_spec():
+    x = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64).view(1, 4, 1, 1)
+    got = ChannelNorm(4).double()(x).flatten().tolist()
+    assert got == pytest.approx([-1.3416, -0.4472, 0.4472, 1.3416], abs=1e-4)
+
+
+def test_fusion_of_the_spec():
+    """Gates of 0.5, identity convolution, batch norm with default statistics."""
+    block = AttentionFusion(4, 4).double().eval()
+    with torch.no_grad():
+        block.inward[0].weight.copy_(torch.eye(4).view(4, 4, 1, 1))
+        block.inward[1].running_var.fill_(1 - block.inward[1].eps)
+        block.gates.weight.zero_()
+        block.gates.bias.zero_()
+    a = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64).view(1, 4, 1, 1)
+    assert block(a, a.flip(1)).flatten().tolist() == pytest.approx([1, 2, 3, 4], abs=1e-4)
+    assert block(a, a).flatten().tolist() == pytest.approx([-0.3416, 1.5528, 3.4472, 5.3416], abs=1e-4)
+
+
+@pytest.mark.parametrize(("height", "k"), [(64, 4), (32, 2), (16, 2), (8, 2), (4, 2), (2, 1), (1, 1)])
+def test_reduction_of_the_spec(height, k):
+    assert reduction(height) == k
+    assert math.log2(reduction(height)).is_integer()
