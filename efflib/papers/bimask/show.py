@@ -140,7 +140,7 @@ def closed_form(model: nn.Module, data: ImageSet) -> Tensor:
     handle.remove()
     norm = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)][-1]
     head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-    gain = norm.weight.detach().abs() / (norm.running_var + norm.eps).sqrt()
+    gain = norm.weight.detach().abs() / (norm.get_buffer("running_var") + norm.eps).sqrt()
     active = (seen[0] > 0).float()
     D, h, w = active.shape[1:]
     return torch.einsum("nd,d,ndij->nij", head.weight.detach()[classes].abs(), gain, active) / (D * h * w)
