@@ -45,7 +45,7 @@ def trained_model(trial: Any, store: Any) -> nn.Module:
 def examples(per_class: int = 1, split: str = "test") -> ImageSet:
     """The first rendered images of each class whose object covers a quarter of the image at most."""
     data = load_dataset("objects32", split)
-    small = data.masks.mean(axis=(1, 2)) < 0.25
+    small = np.asarray(data.masks).mean(axis=(1, 2)) < 0.25
     chosen = [np.flatnonzero(small & (data.labels == label))[:per_class] for label in range(len(data.classes))]
     return data.take(np.concatenate(chosen))
 
