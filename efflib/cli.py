@@ -20,7 +20,9 @@ app = typer.Typer(
 
 Name = Annotated[str, typer.Argument(metavar="TABLE", help="A table, e.g. bimask.table2; `efflib list` shows all.")]
 ScaleOption = Annotated[str, typer.Option("--scale", "-s", help="smoke, tiny, small or paper.")]
-SeedsOption = Annotated[str, typer.Option("--seeds", help="A number n (seeds 0..n-1), or a list such as 0,3,4.")]
+SeedsOption = Annotated[
+    str, typer.Option("--seeds", help="A number n (seeds 0..n-1), or a list such as 0,3,4 or 7, (one seed).")
+]
 Only = Annotated[
     list[str] | None,
     typer.Option("--only", help="Narrow a choice of the table, e.g. --only models=vgg8,resnet20. Repeatable."),
@@ -50,7 +52,9 @@ def list_() -> None:
 def plan(table: Name, scale: ScaleOption = "smoke", seeds: SeedsOption = "5", only: Only = None) -> None:
     """Show how many trials a run would take, how many are shared or recorded, and the time by device.
 
-    Nothing is run and no data are needed. Example: efflib plan bimask.table2 --scale tiny --seeds 5
+    Nothing is run and no data are needed: a trial counts as recorded on whatever variant of its data and in whatever
+    precision; `efflib run` repeats what was recorded with other data files or precision than this machine's.
+    Example: efflib plan bimask.table2 --scale tiny --seeds 5
     """
     from efflib.papers import all_tables
     from efflib.trials import plan as make_plan
@@ -134,8 +138,9 @@ def status(
         counts = Counter("stale" if reason else record.status for record, reason in why)
         typer.echo(f"{recipe}: {len(why)} records {dict(counts) if counts else ''}")
         for record, reason in why:
-            if reason or record.failure:
-                typer.echo(f"  {record.key}: {reason or record.failure.reason}")
+            said = reason or (record.failure.reason if record.failure else None)
+            if said:
+                typer.echo(f"  {record.key}: {said}")
 
 
 @app.command()
@@ -226,9 +231,9 @@ def _table(name: str):
 
 
 def _seeds(text: str) -> int | list[int]:
-    """ "3" -> 3 (seeds 0..2); "0,3,4" -> [0, 3, 4]."""
+    """ "3" -> 3 (seeds 0..2); "0,3,4" -> [0, 3, 4]; "3," -> [3]."""
     try:
-        numbers = [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.removesuffix(",").split(",")]
     except ValueError:
         raise ValueError(f"--seeds takes a number or a list such as 0,3,4; got {text!r}") from None
     return numbers if "," in text else numbers[0]

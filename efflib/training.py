@@ -449,7 +449,7 @@ def predict(
     if len(data) == 0:
         raise ValueError(f"{data.name} ({data.split}) is empty: nothing to evaluate")
     device = pick_device(device)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     mean, std = normalisation(_named(recipe), data)
     modes = {module: module.training for module in model.modules()}
     logits = _logits(model, DeviceSet(data, device), mean, std, pick_precision(precision, device))

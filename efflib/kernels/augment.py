@@ -7,6 +7,7 @@ j' = W - 1 - j where image n is flipped, else j;  oy, ox uniform on 0..2 pad;  f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -73,8 +74,14 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     """(N, H, W, C) uint8 -> (N, C, H, W) float32, (x / 255 - mean) / std, in channels-last memory order."""
     _check(images, mean, std)
     values = images.to(torch.float32).div_(255)
-    values.sub_(torch.tensor(mean, device=images.device)).div_(torch.tensor(std, device=images.device))
+    values.sub_(_constant(tuple(mean), images.device)).div_(_constant(tuple(std), images.device))
     return values.permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=64)
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Kept on the device: making it anew would copy from the host, and wait for the GPU, at every step."""
+    return torch.tensor(values, device=device)
 
 
 def _check(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> None:

@@ -36,12 +36,13 @@ def themed(draw: Callable[[Figure], None], size: tuple[float, float], alt: str) 
     pictures = []
     for theme, ink in _INK.items():
         colours = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "axes.titlecolor")
-        with plt.rc_context({**dict.fromkeys(colours, ink), "axes.facecolor": "none", "legend.frameon": False}):
+        style: dict[Any, Any] = {**dict.fromkeys(colours, ink), "axes.facecolor": "none", "legend.frameon": False}
+        with plt.rc_context(style):
+            # Saved inside the palette too: lines look up "C0" only when they are drawn.
             with sns.color_palette("colorblind"):
-                figure = plt.figure(figsize=size, layout="constrained")
+                figure, buffer = plt.figure(figsize=size, layout="constrained"), io.BytesIO()
                 draw(figure)
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=130, transparent=True, metadata={"Software": None})
+                figure.savefig(buffer, format="png", dpi=130, transparent=True, metadata={"Software": None})
             plt.close(figure)
         data = base64.b64encode(buffer.getvalue()).decode()
         pictures.append(f'<img class="only-{theme}" alt="{escape(alt)}" src="data:image/png;base64,{data}">')
@@ -58,12 +59,17 @@ def gains(comparison: TableComparison, methods: Sequence[str], names: Mapping[st
     """
     rows = [row for row in comparison.rows if row.gain is not None and row.keys["method"] in methods]
     groups = list(dict.fromkeys((row.keys["model"], row.keys["dataset"]) for row in rows))
+    if not rows:
+        return _nothing(f"No gain is measured at scale {comparison.results.scale} yet, so there is nothing to draw.")
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for place, method in enumerate(methods):
             chosen = [row for row in rows if row.keys["method"] == method]
-            y = [groups.index((r.keys["model"], r.keys["dataset"])) + 0.12 * place for r in chosen]
+            if not chosen:  # no word in the legend for an arm that did not run
+                continue
+            shift = 0.12 * (place - (len(methods) - 1) / 2)  # the arms lie around the tick of their network
+            y = [groups.index((r.keys["model"], r.keys["dataset"])) + shift for r in chosen]
             _points(axes, [r.gain for r in chosen], y, names.get(method, method), f"C{place}")
             printed = [(r.printed_gain, at) for r, at in zip(chosen, y, strict=True) if r.printed_gain is not None]
             if printed:
@@ -91,7 +97,10 @@ def sweep(
         methods, names: as in `gains`.
     """
     rows = [row for row in comparison.rows if option in row.keys]
-    datasets = list(dict.fromkeys(row.keys["dataset"] for row in rows if row.gain or row.printed_gain is not None))
+    rows = [row for row in rows if row.keys["method"] in methods and (row.gain or row.printed_gain is not None)]
+    datasets = list(dict.fromkeys(row.keys["dataset"] for row in rows))
+    if not any(row.gain for row in rows):
+        return _nothing(f"Nothing is measured along {label} at scale {comparison.results.scale} yet.")
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, len(datasets), squeeze=False, sharey=True)[0]
@@ -99,7 +108,8 @@ def sweep(
             for place, method in enumerate(methods):
                 chosen = [r for r in rows if r.keys["dataset"] == dataset and r.keys["method"] == method]
                 chosen.sort(key=lambda r: r.keys[option])
-                _curve(axes, chosen, option, names.get(method, method), f"C{place}")
+                if chosen:
+                    _curve(axes, chosen, option, names.get(method, method), f"C{place}")
             axes.axhline(0, color="grey", linewidth=0.8)
             axes.set(title=dataset, xlabel=label)
         panels[0].set_ylabel("points over the own baseline")
@@ -119,6 +129,8 @@ def image_grid(rows: Sequence[Sequence[np.ndarray]], columns: Sequence[str], lin
         lines: label of each line.
         alt: what the figure shows.
     """
+    if not rows:
+        return _nothing("There is no picture to show.")
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(rows), len(columns), squeeze=False)
@@ -136,18 +148,32 @@ def image_grid(rows: Sequence[Sequence[np.ndarray]], columns: Sequence[str], lin
 def _points(axes: Any, intervals: Sequence[Any], y: Sequence[float], label: str, colour: str) -> None:
     """Means with their intervals; a single seed has no interval and is a point."""
     means = [i.mean for i in intervals]
-    widths = [i.half_width or 0 for i in intervals]
+    widths = [_width(i) for i in intervals]
     axes.errorbar(means, y, xerr=widths, fmt="o", markersize=4, capsize=3, color=colour, label=label)
 
 
 def _curve(axes: Any, rows: Sequence[Any], option: str, label: str, colour: str) -> None:
     measured = [row for row in rows if row.gain is not None]
     x = [row.keys[option] for row in measured]
-    means, widths = [row.gain.mean for row in measured], [row.gain.half_width or 0 for row in measured]
-    axes.errorbar(x, means, yerr=widths, fmt="o-", markersize=4, capsize=3, color=colour, label=f"measured, {label}")
+    means, widths = [row.gain.mean for row in measured], [_width(row.gain) for row in measured]
+    if measured:
+        line = f"measured, {label}"
+        axes.errorbar(x, means, yerr=widths, fmt="o-", markersize=4, capsize=3, color=colour, label=line)
     printed = [(row.keys[option], row.printed_gain) for row in rows if row.printed_gain is not None]
     if printed:
         axes.plot(*zip(*printed, strict=True), "D--", color=colour, fillstyle="none", alpha=0.8, label="printed gain")
+
+
+def _width(interval: Any) -> float:
+    """Half the interval; NaN, which draws nothing, where one seed gives none (0 would look exact)."""
+    return float("nan") if interval.half_width is None else interval.half_width
+
+
+def _nothing(sentence: str) -> Any:
+    """A sentence instead of an empty picture."""
+    from IPython.display import HTML
+
+    return HTML(f"<p>{escape(sentence)}</p>")
 
 
 def _spoken(rows: Sequence[Any]) -> str:

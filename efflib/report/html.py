@@ -22,7 +22,9 @@ def html_table(rows: Sequence[Mapping[str, Any]], caption: str = "", table_id: s
 
 
 def as_text(value: Any) -> str:
-    """A cell's text: yes and no, two decimals (three digits below 1), lists with commas."""
+    """A cell's text: nothing for None, yes and no, two decimals (three digits below 1), lists with commas."""
+    if value is None:
+        return ""
     if value is True or value is False:
         return "yes" if value else "no"
     if isinstance(value, Decimal):

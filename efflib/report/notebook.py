@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +10,14 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from efflib.report.audit import Finding, findings_for
+from efflib.report.audit import Finding, findings_for, label
 from efflib.report.html import html_table
 from efflib.report.tables import TableComparison, compare, compare_scales
-from efflib.report.verdict import CLAIM_VERDICTS, SCALES, interval, paired
+from efflib.report.verdict import CLAIM_VERDICTS, OPEN, SCALES, UNDETERMINED, ClaimVerdict, interval, paired
 
 # A printed table shows these across and its other keys down, as the paper does.
 _ACROSS = ("dataset", "method")
+_UNANSWERED = ("failed", "stale")  # how the reason of a cell begins that has records, but none that counts
 
 
 class ChanceLevel(RuntimeError):
@@ -43,12 +45,15 @@ class TablePage:
     choices: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
+    def found(self) -> dict[str, TableComparison]:
+        """Scale -> comparison, for every scale except smoke that has a record, be it failed or stale."""
+        found = {scale: evidence(self.table, scale) for scale in SCALES if scale != "smoke"}
+        return {scale: compare(self.table, results) for scale, results in found.items() if results.records}
+
+    @cached_property
     def recorded(self) -> dict[str, TableComparison]:
         """Scale -> comparison, for every scale except smoke that has a usable record."""
-        from efflib.trials import collect
-
-        found = {scale: collect(self.table, scale) for scale in SCALES if scale != "smoke"}
-        return {scale: compare(self.table, results) for scale, results in found.items() if results.recorded[0]}
+        return {scale: shown for scale, shown in self.found.items() if shown.results.recorded[0]}
 
     @cached_property
     def results(self) -> Any:
@@ -83,9 +88,8 @@ class TablePage:
         shown = self.recorded[scale]
         verdicts = Counter(verdict.verdict for _, verdict in shown.claims)
         counted = ", ".join(f"{verdicts[name]} {name}" for name in CLAIM_VERDICTS if verdicts[name])
-        return _markdown(
-            f"**What held, at scale `{scale}`:** of {len(shown.claims)} claims, {counted}. {_about(shown)}"
-        )
+        held = f"of {len(shown.claims)} claims, {counted}" if shown.claims else "this table makes no claim"
+        return _markdown(f"**What held, at scale `{scale}`:** {held}. {_escaped(_about(shown))}")
 
     def printed(self) -> Any:
         """The printed table as the paper gives it, with the printed gains."""
@@ -94,9 +98,9 @@ class TablePage:
         lines: dict[tuple[str, ...], dict[str, str]] = {}
         for cell in cells:
             place = {name: _plain(cell.keys.get(name, "")) for name in names}
-            number = f"{cell.value:.2f}" if cell.gain is None else f"{cell.value:.2f} ({cell.gain:+.2f})"
+            number = _as_printed(cell.value) + ("" if cell.gain is None else f" ({_as_printed(cell.gain, '+')})")
             line = lines.setdefault(tuple(place.values()), place)
-            line[", ".join(str(cell.keys[name]) for name in _ACROSS)] = number
+            line[", ".join(str(cell.keys[name]) for name in _ACROSS if name in cell.keys) or "printed"] = number
         return self._table(list(lines.values()), self.table.printed.caption, "printed")
 
     def plan(self) -> Any:
@@ -104,11 +108,11 @@ class TablePage:
         from efflib.trials import plan
 
         planned = plan(self.table, self.scale, self.seeds, **self.choices)
-        times = [f"about {_duration(seconds)} on {device}" for device, seconds in planned.seconds.items() if seconds]
+        times = [_time(planned, device) for device, seconds in planned.seconds.items() if seconds]
         text = f"Scale `{self.scale}`: {len(planned.trials)} trials"
         if self.scale != "smoke":  # how many smoke trials are recorded depends on what ran before this page
             text += f", {planned.recorded} recorded, {len(planned.missing)} to run ({planned.flops:.1e} FLOPs"
-            text += f"; {', '.join(times)})" if times else ")"
+            text += f"; {_escaped(', '.join(times))})" if times else ")"
         return _markdown(text + ".")
 
     def measured(self) -> Any:
@@ -118,12 +122,15 @@ class TablePage:
         caption = f"This page's run: scale {self.scale}, {_about(comparison, brief=True)}.{note}"
         frame = comparison.frame(measured_only=True)
         hidden = ["printed", "verdict", "reason"] if self.scale == "smoke" else []
-        return self._table(_rows(frame.drop(columns=hidden, errors="ignore")), caption, f"run-{self.scale}")
+        rows = _rows(frame.drop(columns=hidden, errors="ignore"))
+        shown = html_table(rows, caption, self._id(f"run-{self.scale}")) if rows else "<p>This run has no value.</p>"
+        return _html(shown + self._troubles({self.scale: comparison}, "run-troubles"))
 
     def comparison(self) -> Any:
         """What is recorded at each scale beside the printed numbers; then every printed cell with its verdict."""
+        troubles = self._troubles(self.found, "troubles")
         if not self.recorded:
-            return _markdown("No trial on real data is recorded for this table yet.")
+            return _html(f"<p>No trial on real data has a usable record for this table yet.</p>{troubles}")
         both = compare_scales(self.table, {scale: c.results for scale, c in self.recorded.items()})
         caption = (
             "Printed against measured: accuracy of the last epoch, gain over the own baseline, verdict of the cell"
@@ -139,14 +146,20 @@ class TablePage:
         count = len(self.table.printed.numbers)
         every = html_table(_rows(both.frame()), caption, self._id("cells"))
         summary = f"<summary>All {count} printed cells with their verdicts</summary>"
-        return _html("".join([*parts, f"<details>{summary}{every}</details>"]))
+        return _html("".join([*parts, troubles, f"<details>{summary}{every}</details>"]))
 
     def claims(self) -> Any:
         """Every claim with its verdict at each recorded scale."""
         if not self.recorded:
             return _markdown("No claim can be judged yet: smoke runs never count.")
         both = compare_scales(self.table, {scale: c.results for scale, c in self.recorded.items()})
-        return self._table(_rows(both.claims_frame()), "Claims, fixed before any run, and their verdicts", "claims")
+        needed = {
+            f"seeds to decide, {scale}": {claim.id: _seeds_to_decide(verdict) for claim, verdict in shown.claims}
+            for scale, shown in both.by_scale.items()
+        }
+        needed = {name: found for name, found in needed.items() if any(found.values())}
+        rows = [row | {name: found[row["id"]] for name, found in needed.items()} for row in _rows(both.claims_frame())]
+        return self._table(rows, "Claims, fixed before any run, and their verdicts", "claims")
 
     def decomposition(self, steps: Sequence[str]) -> Any:
         """The gain taken apart along arms: each step less the one before it, paired by seed, then the whole.
@@ -157,6 +170,8 @@ class TablePage:
         results = self.show_scale().results
         cells = dict.fromkeys((e.cell["model"], e.cell["dataset"]) for e in results.entries)
         rows = [_decomposed(results, model, dataset, steps) for model, dataset in cells]
+        if not any(text for row in rows for name, text in row.items() if " less " in name):
+            return _markdown(f"No two of these arms ran with the same seed at scale `{results.scale}` yet.")
         caption = (
             f"Where the gain comes from, scale {results.scale}: points of accuracy (last epoch), mean ± 95 % (seeds)"
         )
@@ -164,7 +179,7 @@ class TablePage:
 
     def cost(self) -> Any:
         """What the recorded runs took, on which device, with which source, and from which data."""
-        rows = [row for shown in self.recorded.values() for row in provenance_rows(shown.results)]
+        rows = [row for shown in self.found.values() for row in provenance_rows(shown.results)]
         if not rows:
             return _markdown("Nothing is recorded beyond this page's smoke run; the status page tells its time.")
         return self._table(rows, "Cost and provenance of the recorded trials", "cost")
@@ -188,6 +203,16 @@ class TablePage:
             return self.recorded[max(self.recorded, key=SCALES.index)]
         return compare(self.table, self.results)
 
+    def _troubles(self, compared: Mapping[str, TableComparison], name: str) -> str:
+        """The cells whose only records failed or are stale, with the reasons; nothing if there are none."""
+        rows = [
+            {"scale": scale, "cell": label(row.keys), "why it has no value": row.reason}
+            for scale, shown in compared.items()
+            for row in shown.rows
+            if not row.n and row.reason.startswith(_UNANSWERED)
+        ]
+        return html_table(rows, "Cells whose runs failed or are stale", self._id(name)) if rows else ""
+
     def _id(self, name: str) -> str:
         return f"{self.table.paper}-{self.table.id}-{name}"
 
@@ -195,21 +220,39 @@ class TablePage:
         return _html(html_table(rows, caption, self._id(name)))
 
 
+def evidence(table: Any, scale: str) -> Any:
+    """All results of a table at one scale: the usual seeds, and every further seed that somebody ran.
+
+    Args:
+        table: the Table.
+        scale: one of the scales.
+    """
+    from efflib.trials import Results, Store, collect
+    from efflib.trials.results import DEFAULT_SEEDS
+
+    store = Store.for_scale(scale)
+    seeds = {*range(DEFAULT_SEEDS)} | {r.config["seed"] for r in store.records() if "seed" in r.config}
+    results = collect(table, scale, sorted(seeds), store=store)
+    return Results(table, scale, [e for e in results.entries if e.seed < DEFAULT_SEEDS or e.record is not None])
+
+
 def refuse_chance_level(results: Any) -> None:
     """Check that each baseline of a demonstration beats guessing by three standard errors.
 
     Raises:
-        ChanceLevel: names the cell, its accuracy and the bar.
+        ChanceLevel: names the cell, its accuracy and the bar, or says why the baseline failed.
     """
     from efflib.data import load_dataset
 
     for entry in results.entries:
-        if entry.cell.get("method") != "baseline" or not entry.usable:
+        if entry.cell.get("method", "baseline") != "baseline" or entry.record is None:
             continue
+        if entry.record.failure:
+            raise ChanceLevel(f"{entry.trial.label} failed: {entry.record.failure.reason}")
         test = load_dataset(entry.cell["dataset"], "test")
         chance = 1 / len(test.classes)
         bar = 100 * (chance + 3 * (chance * (1 - chance) / len(test)) ** 0.5)
-        if entry.record.metrics["last"] <= bar:
+        if not entry.record.metrics["last"] > bar:  # a NaN does not beat it either
             raise ChanceLevel(
                 f"{entry.trial.label} reaches {entry.record.metrics['last']:.1f} %, guessing plus three standard "
                 f"errors is {bar:.1f} %: train longer, or the demonstration shows nothing"
@@ -217,37 +260,41 @@ def refuse_chance_level(results: Any) -> None:
 
 
 def provenance_rows(results: Any) -> list[dict[str, str]]:
-    """One row per scale, recipe and device: trials, time, energy of computation, data variant, source."""
+    """One row per scale, recipe and device: trials, time, memory, precision, data variant, source, dates."""
+    stale = {entry.record.key for entry in results.entries if entry.record is not None and entry.stale}
     groups: dict[tuple[str, str], list[Any]] = {}
     for record in results.records:
         groups.setdefault((record.recipe, record.provenance.device), []).append(record)
-    return [_provenance_row(results.scale, *names, records) for names, records in groups.items()]
+    return [_provenance_row(results.scale, *names, records, stale) for names, records in groups.items()]
 
 
-def _provenance_row(scale: str, recipe: str, device: str, records: list[Any]) -> dict[str, str]:
+def _provenance_row(scale: str, recipe: str, device: str, records: list[Any], stale: set[str]) -> dict[str, str]:
     seconds = sum(record.cost.seconds for record in records)
     commits = {(r.provenance.commit or "unknown")[:10] + (" (dirty)" if r.provenance.dirty else "") for r in records}
-    failed = sum(record.status == "failed" for record in records)
+    counts = {"failed": sum(r.status == "failed" for r in records), "stale": sum(r.key in stale for r in records)}
+    marks = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     return {
         "scale": scale,
         "recipe": recipe,
         "device": device,
-        "trials": str(len(records)) + (f" ({failed} failed)" if failed else ""),
+        "trials": str(len(records)) + (f" ({marks})" if marks else ""),
         "time in all": _duration(seconds),
         "per trial": _duration(seconds / len(records)),
         "peak memory": f"{max(r.cost.peak_memory_bytes for r in records) / 2**30:.1f} GiB",
         "precision": _joined(r.precision for r in records),
         "data": _joined(f"{r.dataset.name} {r.dataset.variant}" for r in records),
-        "torch": _joined(r.provenance.versions["torch"] for r in records),
+        "torch": _joined(r.provenance.versions.get("torch", "unknown") for r in records),
         "commit": _joined(commits),
         "dates": _joined(r.provenance.date[:10] for r in records),
     }
 
 
 def _about(shown: TableComparison, brief: bool = False) -> str:
-    """Data, seeds and devices of a comparison's records, and what they took."""
+    """Data, seeds and devices of a comparison's usable records, and what they took."""
     results = shown.results
-    records = results.records
+    records = {entry.record.key: entry.record for entry in results.entries if entry.usable}.values()
+    if not records:
+        return "no usable record"
     seeds = sorted({entry.seed for entry in results.entries if entry.usable})
     data = _joined(f"{r.dataset.name} ({r.dataset.variant})" for r in records)
     have, wanted = results.recorded
@@ -257,7 +304,16 @@ def _about(shown: TableComparison, brief: bool = False) -> str:
     devices = _joined(record.provenance.device for record in records)
     spent = _duration(sum(record.cost.seconds for record in records))
     missing = f" {wanted - have} of {wanted} trials of this scale are still missing." if have < wanted else ""
-    return f"Data: {text}, on {devices}. The {have} recorded trials took {spent}; a re-run costs as much.{missing}"
+    took = f"The {have} recorded trial{'s' if have != 1 else ''} took {spent}; a re-run costs as much."
+    return f"Data: {text}, on {devices}. {took}{missing}"
+
+
+def _seeds_to_decide(verdict: ClaimVerdict) -> str:
+    """Seeds that would decide an undetermined claim; nothing where cells are missing, which no seed would mend."""
+    needed = [made.seeds_needed for made in verdict.comparisons if made.verdict == OPEN]
+    if verdict.verdict != UNDETERMINED or verdict.ran < verdict.expected or None in needed:
+        return ""
+    return str(max(seeds for seeds in needed if seeds is not None))
 
 
 def _decomposed(results: Any, model: str, dataset: str, steps: Sequence[str]) -> dict[str, str]:
@@ -281,6 +337,23 @@ def _joined(values: Iterable[str]) -> str:
 
 def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _as_printed(value: float, sign: str = "") -> str:
+    """At least two decimals, and more where the paper printed more (fractions)."""
+    digits = len(repr(float(value)).partition(".")[2])
+    return f"{value:{sign}.{max(2, digits)}f}"
+
+
+def _time(planned: Any, device: str) -> str:
+    unknown = planned.unknown[device]
+    rest = f", and {unknown} of unknown time" if unknown else ""
+    return f"about {_duration(planned.seconds[device])} on {device}{rest}"
+
+
+def _escaped(text: str) -> str:
+    """Names from records as plain text in Markdown."""
+    return re.sub(r"([\\`*_{}\[\]<>$|&])", r"\\\1", text)
 
 
 def _duration(seconds: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from efflib.report.audit import audit_markdown
 from efflib.report.html import html_table
+from efflib.report.notebook import evidence
 from efflib.report.tables import ledger
 from efflib.report.verdict import CELL_VERDICTS, SCALES
 
@@ -37,14 +38,12 @@ def write_pages(book: Path, papers: Mapping[str, Any], coming: Mapping[str, str]
 
 def ledger_rows(papers: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row per printed table with its counts, from all recorded scales."""
-    from efflib.trials import collect
-
     items = []
     for paper in papers.values():
         for name, printed in paper.printed.items():
             table = paper.tables.get(name)
             scales = [scale for scale in SCALES if scale != "smoke"]
-            items.append((table, {s: collect(table, s) for s in scales}) if table else printed)
+            items.append((table, {s: evidence(table, s) for s in scales}) if table else printed)
     return [row for row in ledger(items) if row["printed"]]
 
 
@@ -54,16 +53,19 @@ def ledger_html(rows: list[dict[str, Any]], papers: Mapping[str, Any], coming: M
     for slug, paper in papers.items():
         own = [row for row in rows if row["paper"] == slug]
         cells = "".join(_heat_cell(row, linked=row["table"] in paper.tables) for row in own)
-        name = f'<a href="executed/{slug}/chapter.html">{escape(paper.title)}</a>'
+        name = f'<a href="executed/{escape(slug)}/chapter.html">{escape(paper.title)}</a>'
         lines.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
-    width = max(len([row for row in rows if row["paper"] == slug]) for slug in papers)
+    width = max([1, *Counter(row["paper"] for row in rows).values()])
     for title in coming.values():
         absent = f'<td class="ledger-coming" colspan="{width}">not there yet</td>'
         lines.append(f'<tr><th scope="row">{escape(title)}</th>{absent}</tr>')
     heat = f'<div class="table-scroll"><table class="ledger"><tbody>{"".join(lines)}</tbody></table></div>'
     legend = (
         "Each box is one printed table: how many numbers it prints, how many of them are decided at the paper's own "
-        "scale, how many were measured at a smaller scale only, and how the claims about it stand."
+        "scale, how many were measured at a smaller scale only, and how the claims about it stand. Green: most of its "
+        "verdicts are *reproduced*, or, before there are any, more claims are supported than contradicted. Red: most "
+        "are *lower*, or more claims are contradicted. Yellow: anything else that was measured. Grey: nothing was "
+        "measured yet."
     )
     details = html_table([_ledger_line(row) for row in rows], "Every printed number, by verdict")
     return f"{heat}\n\n{legend}\n\n{details}\n"
@@ -83,12 +85,17 @@ def ledger_text(rows: list[dict[str, Any]]) -> str:
 
 def status_markdown(executed: Path) -> str:
     """Every notebook with run time, device, parameters; then every recipe's records with what is stale."""
+    from efflib import notebooks
+
     runs = [_status_row(path) for path in sorted(executed.glob("*/*.run.json"))]
-    notebooks = (
-        html_table(runs, "Notebooks of this build") if runs else "No notebook has been executed in this checkout yet."
-    )
-    records = html_table(_record_rows(), "Recorded trials") if _record_rows() else "No trial is recorded yet."
-    return f"## Notebooks\n\n{notebooks}\n\n## Records\n\n{records}\n"
+    if runs:
+        seen = {row["notebook"] for row in runs}
+        waiting = [name for name in map(notebooks.name_of, notebooks.sources()) if name not in seen]
+        runs += [{"notebook": name, "current": "no: not executed yet"} for name in waiting]
+    shown = html_table(runs, "Notebooks of this build") if runs else "No notebook has been executed here yet."
+    counts = _record_rows()
+    records = html_table(counts, "Recorded trials") if counts else "No trial is recorded yet."
+    return f"## Notebooks\n\n{shown}\n\n## Records\n\n{records}\n"
 
 
 def _heat_cell(row: Mapping[str, Any], linked: bool) -> str:
@@ -96,12 +103,10 @@ def _heat_cell(row: Mapping[str, Any], linked: bool) -> str:
     claims = {name: count for name, count in row["claims"].items() if count and name != "not run"}
     shade = _shade(decided, claims, row["measured"])
     name = escape(row["table"])
-    title = f'<a href="executed/{row["paper"]}/{name}.html">{name}</a>' if linked else name
-    parts = [
-        f"{row['printed']} numbers",
-        f"{sum(decided.values())} with a verdict",
-        f"{row['measured']} measured smaller",
-    ]
+    title = f'<a href="executed/{escape(row["paper"])}/{name}.html">{name}</a>' if linked else name
+    verdicts = sum(decided.values())
+    smaller = row["measured"] - verdicts  # `measured` counts the decided ones too
+    parts = [f"{row['printed']} numbers", f"{verdicts} with a verdict", f"{smaller} measured smaller"]
     parts += [f"claims: {', '.join(f'{n} {word}' for word, n in claims.items())}"] if claims else []
     return f'<td class="ledger-{shade}"><strong>{title}</strong><br>{"<br>".join(map(escape, parts))}</td>'
 
@@ -109,8 +114,8 @@ def _heat_cell(row: Mapping[str, Any], linked: bool) -> str:
 def _shade(decided: Mapping[str, int], claims: Mapping[str, int], measured: int) -> str:
     """Colour of a box, by the best evidence: cell verdicts, else claims, else whether anything was measured."""
     if decided:
-        most = max(decided, key=lambda name: decided[name])
-        return {"reproduced": "good", "lower": "bad", "higher": "odd"}.get(most, "odd")
+        most = [name for name, count in decided.items() if count == max(decided.values())]
+        return {"reproduced": "good", "lower": "bad"}.get(most[0], "odd") if len(most) == 1 else "odd"
     if claims.get("contradicted", 0) > claims.get("supported", 0):
         return "bad"
     if claims.get("supported", 0) > claims.get("contradicted", 0):
@@ -127,35 +132,46 @@ def _ledger_line(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _status_row(path: Path) -> dict[str, str]:
-    run = json.loads(path.read_text(encoding="utf-8"))
+    name = f"{path.parent.name}/{path.name.removesuffix('.run.json')}"
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {"notebook": name, "current": f"no: {path.name} cannot be read; execute the notebook again"}
     parameters = ", ".join(f"{name}={value}" for name, value in run["parameters"].items() if value is not None)
     return {
-        "notebook": run["source"],
+        "notebook": name,
         "run time": f"{run['seconds']:.0f} s",
         "device": f"{run['device']}, {run['threads']} thread(s)",
         "date": run["date"][:10],
         "parameters": parameters,
         "torch": run["torch"] or "",
-        "current": "yes" if _is_current(run["source"]) else "no: source or records changed since",
+        "current": _currency(name, path.with_name(f"{path.name.removesuffix('.run.json')}.ipynb"), run["parameters"]),
     }
 
 
-def _is_current(name: str) -> bool:
+def _currency(name: str, target: Path, parameters: Mapping[str, Any]) -> str:
+    """Whether executing a notebook again would repeat what the executed copy holds, in words."""
     from efflib import notebooks
 
-    source = notebooks.source_of(name)
-    target = notebooks.target_of(source)
-    noted = json.loads(target.read_text(encoding="utf-8"))["metadata"]["provenance"]
-    return notebooks.is_current(source, target, noted["parameters"])
+    if not target.is_file():
+        return "no: the executed copy is missing"
+    try:
+        current = notebooks.is_current(notebooks.source_of(name), target, parameters)
+    except notebooks.NotebookError:  # its source was removed, or no longer has these parameters
+        return "no: there is no such notebook, or it has other parameters now"
+    return "yes" if current else "no: source or records changed since"
 
 
 def _record_rows() -> list[dict[str, Any]]:
     from efflib.trials import Store
     from efflib.trials.freshness import stale_reason
+    from efflib.trials.recipes import list_recipes
 
+    known = list_recipes()
     counts: dict[str, Counter[str]] = {}
     for record in Store.for_scale("paper").records():
-        state = "stale" if stale_reason(record) else record.status
+        gone = record.recipe not in known  # a recipe that was removed: nothing asks for its records
+        state = "stale" if gone or stale_reason(record) else record.status
         counts.setdefault(record.recipe, Counter())[state] += 1
     return [{"recipe": recipe, **{s: found[s] for s in ("ok", "stale", "failed")}} for recipe, found in counts.items()]
 

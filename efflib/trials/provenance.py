@@ -70,7 +70,9 @@ def commit() -> tuple[str | None, bool | None]:
     if home is None:
         return None, None
     head = _git(home, "rev-parse", "HEAD")
-    changed = _git(home, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
+    changed = _git(
+        home, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!benchmarks/results"
+    )
     return (head, bool(changed)) if head else (None, None)
 
 

@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA = 1
-
 
 class DataUsed(BaseModel):
     """The data a trial read: fingerprint of bytes and decoder, and what differs from the official distribution."""
@@ -62,7 +60,7 @@ class Record(BaseModel):
     """One trial's outcome. Accuracies in `metrics` are percent: last, test_best, val_best, and curves per epoch."""
 
     model_config = ConfigDict(extra="forbid")
-    schema_: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_: Literal[1] = Field(default=1, alias="schema")
     key: str
     identity: str
     recipe: str

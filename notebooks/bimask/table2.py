@@ -60,6 +60,15 @@ page = TablePage(table, scale, seeds, device, engine, recompute, bimask.findings
 page.printed()
 
 # %% [markdown]
+# ## What this page trains
+#
+# Each seed trains its own baseline; every arm starts from it. Same settings mean the same trial, so a baseline that another
+# table has trained is not trained again.
+
+# %% tags=["remove-input"]
+page.plan()
+
+# %% [markdown]
 # ## The method in brief
 #
 # From the trained baseline we take, for each training image, the gradient of the predicted class at the last convolution
@@ -76,12 +85,6 @@ picture
 
 # %% [markdown]
 # ## The run
-#
-# Each seed trains its own baseline; every arm starts from it. Same settings mean the same trial, so a baseline that another
-# table has trained is not trained again.
-
-# %% tags=["remove-input"]
-page.plan()
 
 # %%
 results = page.results
@@ -121,7 +124,8 @@ page.decomposition(["baseline", "original_only", "shuffled", "bimask"])
 # ## Claims
 #
 # A claim is `supported` when every cell it speaks of ran and its 95 % interval lies on the claimed side, `contradicted`
-# when one lies wholly on the other side, and `undetermined` otherwise. Claims marked *ours* are the questions that the
+# when one lies wholly on the other side, and `undetermined` otherwise. A claim about all cells needs all of them: a scale
+# that runs only some can contradict it, never support it. Claims marked *ours* are the questions that the
 # paper does not ask. The wording and the statistics were fixed before any run.
 
 # %% tags=["remove-input"]

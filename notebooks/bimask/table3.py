@@ -59,6 +59,14 @@ page = TablePage(table, scale, seeds, device, engine, recompute, bimask.findings
 page.printed()
 
 # %% [markdown]
+# ## What this page trains
+#
+# Baselines and C1 are shared with Table 2: what that page has trained is read, not repeated.
+
+# %% tags=["remove-input"]
+page.plan()
+
+# %% [markdown]
 # ## The method in brief
 #
 # The masks are those of [Table 2](table2.ipynb). Masked-only training has $N$ images instead of $2N$, so it runs twice as
@@ -72,11 +80,6 @@ picture
 
 # %% [markdown]
 # ## The run
-#
-# Baselines and C1 are shared with Table 2: what that page has trained is read, not repeated.
-
-# %% tags=["remove-input"]
-page.plan()
 
 # %%
 results = page.results
@@ -102,7 +105,8 @@ figures.gains(page.show_scale(), list(NAMES), NAMES)
 # ## Claims
 #
 # A claim is `supported` when every cell it speaks of ran and its 95 % interval lies on the claimed side, `contradicted`
-# when one lies wholly on the other side, and `undetermined` otherwise. Claims marked *ours* are the questions that the
+# when one lies wholly on the other side, and `undetermined` otherwise. A claim about all cells needs all of them: a scale
+# that runs only some can contradict it, never support it. Claims marked *ours* are the questions that the
 # paper does not ask. The wording and the statistics were fixed before any run.
 
 # %% tags=["remove-input"]

@@ -59,6 +59,14 @@ page = TablePage(table, scale, seeds, device, engine, recompute, bimask.findings
 page.printed()
 
 # %% [markdown]
+# ## What this page trains
+#
+# VGG13 is the largest network here. The smoke run narrows it to an eighth of its width and takes two of the four layers.
+
+# %% tags=["remove-input"]
+page.plan()
+
+# %% [markdown]
 # ## The method in brief
 #
 # Only the layer changes at which the gradient is taken. In VGG13 the last four convolutions all give $4 \times 4$ maps, so the
@@ -84,11 +92,6 @@ overlap
 
 # %% [markdown]
 # ## The run
-#
-# VGG13 is the largest network here. The smoke run narrows it to an eighth of its width and takes two of the four layers.
-
-# %% tags=["remove-input"]
-page.plan()
 
 # %%
 results = page.results
@@ -114,7 +117,8 @@ figures.sweep(page.show_scale(), "conv_index", "convolution, counted from the en
 # ## Claims
 #
 # A claim is `supported` when every cell it speaks of ran and its 95 % interval lies on the claimed side, `contradicted`
-# when one lies wholly on the other side, and `undetermined` otherwise. Claims marked *ours* are the questions that the
+# when one lies wholly on the other side, and `undetermined` otherwise. A claim about all cells needs all of them: a scale
+# that runs only some can contradict it, never support it. Claims marked *ours* are the questions that the
 # paper does not ask. The wording and the statistics were fixed before any run.
 
 # %% tags=["remove-input"]

@@ -59,6 +59,14 @@ page = TablePage(table, scale, seeds, device, engine, recompute, bimask.findings
 page.printed()
 
 # %% [markdown]
+# ## What this page trains
+#
+# The baseline and the 10 % arm are shared with Table 2.
+
+# %% tags=["remove-input"]
+page.plan()
+
+# %% [markdown]
 # ## The method in brief
 #
 # The ratio $\mu$ is the removed fraction of the pixels. Below, for this run's first network: the image, its saliency, and
@@ -75,11 +83,6 @@ picture
 
 # %% [markdown]
 # ## The run
-#
-# The baseline and the 10 % arm are shared with Table 2.
-
-# %% tags=["remove-input"]
-page.plan()
 
 # %%
 results = page.results
@@ -105,7 +108,8 @@ figures.sweep(page.show_scale(), "masking_ratio", "removed fraction", list(NAMES
 # ## Claims
 #
 # A claim is `supported` when every cell it speaks of ran and its 95 % interval lies on the claimed side, `contradicted`
-# when one lies wholly on the other side, and `undetermined` otherwise. Claims marked *ours* are the questions that the
+# when one lies wholly on the other side, and `undetermined` otherwise. A claim about all cells needs all of them: a scale
+# that runs only some can contradict it, never support it. Claims marked *ours* are the questions that the
 # paper does not ask. The wording and the statistics were fixed before any run.
 
 # %% tags=["remove-input"]

@@ -160,7 +160,7 @@ def test_frame_is_readable() -> None:
 
 def test_html_is_escaped_and_sortable() -> None:
     html = compare(table(), full()).to_html(caption="a < b", table_id="tab")
-    assert 'class="dataframe sortable"' in html
+    assert 'class="sortable"' in html
     assert 'id="tab"' in html
     assert "<caption>a &lt; b</caption>" in html
     assert "Net-&lt;1&gt;" in html

@@ -71,7 +71,11 @@ def test_comments_docstrings_and_layout_change_nothing(lab, old, new):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("2.0 * config.size", "2.5 * config.size"), ("seed: int = 0", "seed: int = 1"), ("import time\n", "import time, re\n")],
+    [
+        ("2.0 * config.size", "2.5 * config.size"),
+        ("seed: int = 0", "seed: int = 1"),
+        ("import time\n", "import time, re\n"),
+    ],
 )
 def test_code_changes_the_hash(lab, old, new):
     before, after = hashed(lab, old, new)
@@ -109,7 +113,7 @@ def recorded(lab, make):
 
 
 def test_the_same_source_is_fresh_without_a_canary(lab, make):
-    trial, record = recorded(lab, make)
+    _, record = recorded(lab, make)
     canaries = lab.log.read_text().count("canary")
     lab.forget()
     assert freshness.stale_reason(record) is None

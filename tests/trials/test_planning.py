@@ -41,7 +41,9 @@ def test_the_other_tables_at_tiny(lab, name, trials, shared):
 def test_ten_percent_cells_of_table7_are_trials_of_table2(lab):
     two, seven = (set(TABLES[f"bimask.{name}"].trials("tiny", 5)) for name in ("table2", "table7"))
     ten = {
-        trial for cell, _, trial in TABLES["bimask.table7"].entries("tiny", 5) if cell.get("masking_ratio") in (None, 0.1)
+        trial
+        for cell, _, trial in TABLES["bimask.table7"].entries("tiny", 5)
+        if cell.get("masking_ratio") in (None, 0.1)
     }
     assert ten == two & seven
 
@@ -110,7 +112,7 @@ def test_speeds_are_medians_of_successes(lab, make):
 
 
 def test_wrong_choices_are_errors(lab):
-    with pytest.raises(ValueError, match="[Uu]nknown scale"):
+    with pytest.raises(ValueError, match=r"[Uu]nknown scale"):
         planned("bimask.table2", scale="big")
     with pytest.raises(ValueError, match="Unknown choice"):
         planned("bimask.table2", model=["vgg8"])

@@ -144,7 +144,9 @@ def test_parents_come_first_and_once():
 
 
 def test_a_label_names_what_a_reader_looks_for():
-    assert bimask().label == "bimask model=resnet14 dataset=cifar10 method=bimask masking_ratio=0.1 conv_index=-1 seed=0"
+    assert (
+        bimask().label == "bimask model=resnet14 dataset=cifar10 method=bimask masking_ratio=0.1 conv_index=-1 seed=0"
+    )
     assert TrainingRecipe(epochs=1).model_dump_json() not in bimask().label
 
 

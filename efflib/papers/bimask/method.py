@@ -101,16 +101,22 @@ def training_set(data: ImageSet, masks: Tensor | None, method: Method) -> ImageS
     """The fine-tuning set of an arm: originals and masked copies (2N), masked copies only (N), or originals twice (2N).
 
     Masked pixels are black: the mask multiplies the image before normalisation (Eq. 2; A9 of the spec).
+
+    Raises:
+        ValueError: no masks for an arm that needs them.
     """
     if method == "original_only":
         return _joined(data, data.images)
+    if masks is None:
+        raise ValueError(f"the arm {method!r} needs masks (N, H, W); only original_only has none")
     masked = data.images * masks.numpy()[..., None]
     return replace(data, images=masked, masks=None, boxes=None) if method == "masked_only" else _joined(data, masked)
 
 
 def _joined(data: ImageSet, copies: np.ndarray) -> ImageSet:
-    twice = {name: np.concatenate([getattr(data, name)] * 2) for name in ("labels", "indices")}
-    return replace(data, images=np.concatenate([data.images, copies]), masks=None, boxes=None, **twice)
+    labels, indices = (np.concatenate([each, each]) for each in (data.labels, data.indices))
+    images = np.concatenate([data.images, copies])
+    return replace(data, images=images, labels=labels, indices=indices, masks=None, boxes=None)
 
 
 def removed_overlap(a: Tensor, b: Tensor) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -30,7 +30,7 @@ from efflib.training import TrainingRecipe, milestones, normalisation
 from efflib.trials.recipes import Context, Outcome, recipe
 
 
-def ft_default(epochs: int = 30, lr: float = 0.01, **like: object) -> TrainingRecipe:
+def ft_default(epochs: int = 30, lr: float = 0.01, **like: Any) -> TrainingRecipe:
     """Fine-tuning preset `ft_default` of the spec (section 4.3): lr 0.01, drops after 15 and 23 of 30 epochs of 2N.
 
     The paper prints no fine-tuning settings; other lengths keep the proportions. `like` passes on what a fine-tune
@@ -103,7 +103,7 @@ def _masks(config: BimaskConfig, model, train, device: str) -> tuple[torch.Tenso
     maps = _maps(config, model, train, device, config.conv_index)
     masks = arm_masks(config.method, maps, config.masking_ratio, config.seed, indices)
     about: dict[str, float] = {"removed_pixels": removed_count(config.masking_ratio, *maps.shape[1:])}
-    if config.conv_index != -1:
+    if masks is not None and config.conv_index != -1:
         last = keep_masks(_maps(config, model, train, device, -1), config.masking_ratio, config.seed, indices)
         about["overlap_with_last_layer"] = removed_overlap(masks, last)
     return masks, about
@@ -111,7 +111,7 @@ def _masks(config: BimaskConfig, model, train, device: str) -> tuple[torch.Tenso
 
 def _maps(config: BimaskConfig, model, train, device: str, layer: int) -> torch.Tensor:
     mean, std = normalisation(config.training, train)
-    options = {
+    options: dict[str, Any] = {
         "method": config.saliency,
         "reduce": config.reduce,
         "score": config.score,

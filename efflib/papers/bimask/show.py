@@ -45,7 +45,7 @@ def trained_model(trial: Any, store: Any) -> nn.Module:
 def examples(per_class: int = 1, split: str = "test") -> ImageSet:
     """The first rendered images of each class whose object covers a quarter of the image at most."""
     data = load_dataset("objects32", split)
-    small = data.masks.mean(axis=(1, 2)) < 0.25
+    small = np.asarray(data.masks).mean(axis=(1, 2)) < 0.25
     chosen = [np.flatnonzero(small & (data.labels == label))[:per_class] for label in range(len(data.classes))]
     return data.take(np.concatenate(chosen))
 
@@ -140,7 +140,7 @@ def closed_form(model: nn.Module, data: ImageSet) -> Tensor:
     handle.remove()
     norm = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)][-1]
     head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-    gain = norm.weight.detach().abs() / (norm.running_var + norm.eps).sqrt()
+    gain = norm.weight.detach().abs() / (norm.get_buffer("running_var") + norm.eps).sqrt()
     active = (seen[0] > 0).float()
     D, h, w = active.shape[1:]
     return torch.einsum("nd,d,ndij->nij", head.weight.detach()[classes].abs(), gain, active) / (D * h * w)

@@ -74,7 +74,7 @@ def arm(
     return Trial.of(
         "bimask",
         parents={"baseline": parent},
-        training=_finetuning(scale, parent.settings.training, method),
+        training=_finetuning(scale, _baseline_training(scale, model, dataset), method),
         method=method,
         masking_ratio=None if method == "original_only" else ratio,
         conv_index=layer,

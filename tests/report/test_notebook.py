@@ -1,0 +1,302 @@
+"""What a table's notebook shows, on made-up records of BIMask's real grids: nothing is trained here."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from efflib.papers import bimask
+from efflib.papers.table import Claim
+from efflib.report.audit import Finding
+from efflib.report.notebook import ChanceLevel, TablePage, evidence, provenance_rows, refuse_chance_level
+from efflib.report.verdict import Comparison
+from efflib.trials import Results, Store, collect
+from efflib.trials.provenance import source_hash
+from efflib.trials.record import Cost, DataUsed, Failure, Provenance, Record
+
+TABLE = bimask.tables["table2"]
+SWEEP = bimask.tables["table7"]
+ARMS = ("baseline", "original_only", "shuffled", "bimask")
+
+
+def record(trial, last: float = 80.0, failure: str = "", date: str = "2026-01-01", **changes) -> Record:
+    """A record as the runner would write it, by today's source unless `source` says otherwise."""
+    source = changes.pop("source", None) or source_hash(trial.recipe)
+    device = changes.pop("device", "toy <cpu>, 1 thread")
+    made = Provenance(
+        device=device, device_type="cpu", threads=1, versions={"torch": "0"}, commit="c0ffee" * 6,
+        dirty=changes.pop("dirty", False), source_hash=source, canary={"value": 1.0}, date=date,
+    )  # fmt: skip
+    metrics = {} if failure else {"last": last, "test_best": last + 0.2, "val_best": last + 0.1}
+    fields = {
+        "schema": 1, "key": trial.identity, "identity": trial.identity, "recipe": trial.recipe, "recipe_version": 1,
+        "config": trial.config, "parents": {}, "precision": "fp32", "status": "failed" if failure else "ok",
+        "failure": Failure(kind="FloatingPointError", reason=failure) if failure else None, "metrics": metrics,
+        "dataset": DataUsed(name=trial.config["dataset"], fingerprint="f" * 16, variant="jpeg-q7"),
+        "cost": Cost(seconds=120.0, peak_memory_bytes=2**30, flops=1e12), "provenance": made,
+    }  # fmt: skip
+    return Record(**{**fields, **changes})
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Empty stores, and a `run` that trains nothing but gives what is recorded; `home.fill` writes records."""
+    for name in ("RESULTS", "CACHE"):
+        monkeypatch.setenv(f"EFFLIB_{name}", str(tmp_path / name.lower()))
+    monkeypatch.setattr("efflib.trials.store.smoke_root", lambda: tmp_path / "smoke")
+    drop = ("engine", "device", "recompute")
+
+    def run(table, scale, seeds, **options):
+        return collect(table, scale, seeds, **{name: value for name, value in options.items() if name not in drop})
+
+    def fill(scale="tiny", seeds=5, table=TABLE, only=lambda cell: True, replace=False, **changes):
+        """Gains of one point for bimask, half a point for the controls, on a baseline of 80."""
+        store = Store.for_scale(scale)
+        for cell, seed, trial in table.entries(scale, seeds):
+            if only(cell):
+                gain = {"baseline": 0.0, "bimask": 1.0}.get(cell["method"], 0.5)
+                store.save(record(trial, 80.0 + gain + 0.1 * seed, **changes), replace=replace)
+
+    monkeypatch.setattr("efflib.trials.run", run)
+    return SimpleNamespace(fill=fill)
+
+
+def page(table=TABLE, scale="smoke", seeds=1, **options) -> TablePage:
+    return TablePage(table, scale, seeds, **options)
+
+
+def shown(output) -> str:
+    return output.data
+
+
+def everything(made: TablePage) -> dict[str, str]:
+    """All texts of a page by the method that gives them."""
+    parts = ("headline", "printed", "plan", "measured", "comparison", "claims", "cost", "audit", "repeat")
+    return {name: shown(getattr(made, name)()) for name in parts} | {"steps": shown(made.decomposition(ARMS))}
+
+
+def one_model(cell) -> bool:
+    return (cell["model"], cell["dataset"]) == ("resnet14", "cifar10")
+
+
+def test_without_records_every_part_says_so(home) -> None:
+    texts = everything(page())
+    assert "nothing is measured on real data yet" in texts["headline"]
+    assert "This run has no value." in texts["measured"]
+    assert "No trial on real data has a usable record" in texts["comparison"]
+    assert "smoke runs never count" in texts["claims"]
+    assert "Nothing is recorded" in texts["cost"]
+    assert "No two of these arms ran" in texts["steps"]
+    assert not any("<tbody></tbody>" in text for text in texts.values())
+
+
+def test_printed_shows_every_number_with_its_gain(home) -> None:
+    text = shown(page().printed())
+    for cell in TABLE.printed.numbers:
+        assert f"{cell.value:.2f}" in text
+        assert cell.gain is None or f"({cell.gain:+.2f})" in text
+    assert text.count("<tr>") == 1 + len({cell.keys["model"] for cell in TABLE.printed.numbers})
+
+
+def test_printed_fractions_keep_their_digits_and_odd_keys_are_shown(home) -> None:
+    first, second = TABLE.printed.cells[:2]
+    cells = (dataclasses.replace(first, value=0.9741, gain=None), dataclasses.replace(second, keys={"model": "<x>"}))
+    table = dataclasses.replace(TABLE, printed=dataclasses.replace(TABLE.printed, cells=cells, caption="a < b"))
+    text = shown(page(table).printed())
+    assert "0.9741" in text
+    assert "&lt;x&gt;" in text and "<x>" not in text
+    assert "a &lt; b" in text
+
+
+def test_partial_records_give_numbers_and_open_claims(home) -> None:
+    home.fill(seeds=3, only=one_model)
+    texts = everything(page())
+    assert "at scale `tiny`" in texts["headline"]
+    assert "cifar10 (jpeg-q7), 3 seeds" in texts["headline"]
+    assert re.search(r"\d+ of 90 trials of this scale are still missing", texts["headline"])
+    assert "81.10 ± 0.25 (3)" in texts["comparison"]  # 80 + 1 + 0.1 * (0, 1, 2)
+    assert f"All {len(TABLE.printed.numbers)} printed cells" in texts["comparison"]
+    assert "undetermined (1 of 16 run" in texts["claims"]
+    assert "+1.00 ± 0.00 (3)" in texts["steps"]
+    assert "<td>baseline</td><td>toy &lt;cpu&gt;, 1 thread</td><td>3</td><td>6 min</td>" in texts["cost"]
+
+
+def test_paper_scale_gives_cell_verdicts_and_is_the_one_shown(home) -> None:
+    home.fill("paper")
+    home.fill("tiny", only=one_model)
+    made = page()
+    assert made.show_scale().results.scale == "paper"
+    assert "at scale `paper`" in shown(made.headline())
+    assert "still missing" not in shown(made.headline())
+    text = shown(made.comparison())
+    assert {"Scale tiny", "Scale paper"} <= set(re.findall(r"Scale \w+", text))
+    assert re.search(r"<td>(lower|higher)</td>", text)
+    assert "<td>reproduced</td>" not in text  # a variant is never called so
+    assert "supported (16 of 16 run, 16 agree, 0 disagree, 0 open)" in shown(made.claims())
+
+
+def test_seeds_beyond_the_usual_five_count(home) -> None:
+    home.fill(seeds=[0, 1, 7], only=one_model)
+    results = evidence(TABLE, "tiny")
+    assert sorted(results.samples(model="resnet14", dataset="cifar10", method="bimask")) == [0, 1, 7]
+    assert {entry.seed for entry in results.entries if entry.record is None} == {0, 1, 2, 3, 4}
+    assert "3 seeds" in shown(page().headline())
+
+
+def test_failed_and_stale_cells_are_shown_with_their_reasons(home, monkeypatch) -> None:
+    monkeypatch.setattr("efflib.trials.freshness.canary", lambda recipe: {"value": 2.0})
+    home.fill(only=lambda cell: one_model(cell) and cell["method"] == "baseline", source="0" * 16)
+    home.fill(only=lambda cell: one_model(cell) and cell["method"] == "bimask", failure="the loss is <nan>")
+    made = page()
+    assert made.recorded == {} and list(made.found) == ["tiny"]
+    text = shown(made.comparison())
+    assert "failed: the loss is &lt;nan&gt;" in text
+    assert "stale: the source changed and the canary differs: value 1.0 -&gt; 2.0" in text
+    cost = shown(made.cost())
+    assert "<td>5 (5 stale)</td>" in cost and "<td>5 (5 failed)</td>" in cost
+
+
+def test_what_records_took_counts_usable_records_only(home) -> None:
+    home.fill(seeds=1, only=lambda cell: one_model(cell) and cell["method"] == "baseline")
+    home.fill(seeds=1, only=lambda cell: one_model(cell) and cell["method"] == "bimask", failure="nan", device="other")
+    text = shown(page().headline())
+    assert "The 1 recorded trial took 2 min" in text
+    assert "other" not in text
+    assert "toy \\<cpu\\>" in text  # Markdown must not take it for a tag
+
+
+def test_a_smoke_page_is_the_same_whatever_the_time_and_the_machine(home) -> None:
+    home.fill("smoke", 1)
+    first = everything(page())
+    later = {"device": "another machine", "date": "2027-02-02", "dirty": True, "replace": True}
+    home.fill("smoke", 1, cost=Cost(seconds=999.0, peak_memory_bytes=5, flops=1.0), **later)
+    assert first == everything(page())
+    assert "no verdict follows" in first["measured"]
+    assert not {"<th>verdict</th>", "<th>printed</th>"} & set(re.findall("<th>[a-z]+</th>", first["measured"]))
+    assert "81.00 (1)" in first["measured"]  # one seed has no interval
+
+
+def test_a_run_at_a_real_scale_shows_what_is_printed(home) -> None:
+    home.fill(seeds=3)
+    text = shown(page(scale="tiny", seeds=3).measured())
+    assert "<th>printed</th>" in text and "<th>verdict</th>" in text
+    assert 'id="bimask-table2-run-tiny"' in text
+
+
+def test_a_failed_run_at_a_real_scale_says_why(home) -> None:
+    home.fill(seeds=1, only=one_model, failure="out of <memory>")
+    text = shown(page(scale="tiny", seeds=1).measured())
+    assert "This run has no value." in text
+    assert "failed: out of &lt;memory&gt;" in text
+
+
+def test_plan_counts_trials_and_names_unknown_times(home) -> None:
+    assert shown(page().plan()) == "Scale `smoke`: 12 trials."
+    empty = shown(page(scale="tiny", seeds=2).plan())
+    assert "36 trials, 0 recorded, 36 to run" in empty and "about" not in empty
+    home.fill(seeds=1, only=one_model)
+    text = shown(page(scale="tiny", seeds=2).plan())
+    assert "36 trials, 6 recorded, 30 to run" in text
+    assert re.search(r"about .+ on toy \\<cpu\\>, 1 thread, and \d+ of unknown time", text)
+
+
+def test_choices_narrow_plan_and_run(home) -> None:
+    home.fill("smoke", 1)
+    made = page(choices={"models": ["vgg8"], "datasets": None, "methods": ["bimask"]})
+    assert "2 trials" in shown(made.plan())
+    assert {entry.cell["model"] for entry in made.results.entries} == {"vgg8"}
+
+
+def test_a_table_without_claims_says_so(home) -> None:
+    home.fill(seeds=1, only=one_model)
+    bare = dataclasses.replace(TABLE, claims=())
+    assert "this table makes no claim" in shown(page(bare).headline())
+
+
+def test_claim_texts_are_escaped(home) -> None:
+    home.fill(seeds=1, only=one_model)
+    odd = Claim("bimask.table2.z", "gain < 1 & <b>", "ours", "all", TABLE.claims[0].comparisons)
+    text = shown(page(dataclasses.replace(TABLE, claims=(odd,))).claims())
+    assert "gain &lt; 1 &amp; &lt;b&gt;" in text
+    assert "<b>" not in text
+
+
+def test_an_undetermined_claim_says_how_many_seeds_would_decide_it(home) -> None:
+    def few(results):  # the gain of one seed up, of the others down: its interval holds 0
+        found = results.samples(model="resnet14", dataset="cifar10", method="baseline")
+        return [Comparison("open", {seed: (-1) ** seed + 0.3 for seed in found})]
+
+    home.fill(seeds=5, only=one_model)
+    claim = Claim("bimask.table2.z", "It helps.", "ours", "one cell", few)
+    text = shown(page(dataclasses.replace(TABLE, claims=(claim,))).claims())
+    (needed,) = re.findall(r"<th>seeds to decide, tiny</th>.*<td>(\d+)</td></tr>", text)
+    assert int(needed) == few(evidence(TABLE, "tiny"))[0].seeds_needed > 5
+    assert "seeds to decide" not in shown(page().claims())  # cells are missing: more seeds alone decide nothing
+
+
+def test_audit_lists_this_tables_findings_with_links() -> None:
+    here = Finding("bimask-1", "A title", "A text.", "arithmetic", tables=("table2",))
+    elsewhere = Finding("bimask-2", "Another", "B.", "text", tables=("table3",))
+    text = shown(page(findings=[here, elsewhere]).audit())
+    assert text == "- **A title.** A text. ({ref}`details <audit-bimask-1>`)"
+    assert "no finding" in shown(page(findings=[elsewhere]).audit())
+
+
+def test_repeat_is_one_line_with_parameters_that_the_notebook_has() -> None:
+    from efflib import notebooks
+
+    text = shown(page().repeat())
+    assert "papermill notebooks/bimask/table2.ipynb table2.ipynb -p scale tiny -y 'seeds: [0, 1, 2, 3, 4]'" in text
+    known = notebooks.declared(notebooks.source_of("bimask/table2"))
+    assert {"scale", "seeds", "device", "engine", "recompute"} <= set(known)
+
+
+def test_provenance_names_precision_commit_and_dirty_trees(home) -> None:
+    home.fill("tiny", 1, SWEEP, dirty=True)
+    (base, arms) = provenance_rows(evidence(SWEEP, "tiny"))
+    assert (base["recipe"], base["trials"], arms["trials"]) == ("baseline", "1", "6")
+    assert (base["time in all"], arms["time in all"], arms["per trial"]) == ("2 min", "12 min", "2 min")
+    assert base["commit"] == "c0ffeec0ff (dirty)"
+    assert (base["peak memory"], base["data"], base["torch"]) == ("1.0 GiB", "cifar10 jpeg-q7", "0")
+
+
+def demonstration(last: float, failure: str = "") -> Results:
+    """Results of smoke runs whose baselines end at `last` percent on ten classes."""
+    from efflib.trials import Entry
+
+    made = [
+        Entry(cell, seed, trial, record(trial, last if cell["method"] == "baseline" else 1.0, failure))
+        for cell, seed, trial in TABLE.entries("smoke", 1)
+    ]
+    return Results(TABLE, "smoke", made)
+
+
+def test_chance_level_is_refused_and_three_standard_errors_above_pass() -> None:
+    bar = 10 + 300 * (0.1 * 0.9 / 1_000) ** 0.5  # objects32 has 1,000 test images of 10 classes
+    refuse_chance_level(demonstration(bar + 0.01))
+    for last in (10.0, bar - 0.01, float("nan")):
+        with pytest.raises(ChanceLevel, match=r"baseline model=resnet14 .* is 12\.8 %"):
+            refuse_chance_level(demonstration(last))
+
+
+def test_a_demonstration_whose_baseline_failed_is_refused() -> None:
+    with pytest.raises(ChanceLevel, match="failed: out of memory"):
+        refuse_chance_level(demonstration(50.0, "out of memory"))
+
+
+def test_a_list_of_trials_is_checked_too() -> None:
+    from efflib.trials import Entry
+
+    trial = bimask.tables["table2"].trials("smoke", 1)[0]
+    with pytest.raises(ChanceLevel, match=r"10\.0 %"):
+        refuse_chance_level(Results([trial], "smoke", [Entry(trial.config, 0, trial, record(trial, 10.0))]))
+
+
+def test_smoke_page_at_chance_level_shows_no_results(home) -> None:
+    trial = next(iter(TABLE.entries("smoke", 1)))[2]
+    Store.for_scale("smoke").save(record(trial, 10.0))
+    with pytest.raises(ChanceLevel, match="train longer"):
+        page().measured()
