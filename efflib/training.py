@@ -13,9 +13,9 @@ import os
 import pickle
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +54,11 @@ class TrainingRecipe(BaseModel):
     def rate(self, epoch: int) -> float:
         """Learning rate during epoch `epoch`, counting from 0."""
         return self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+
+    def steps(self, images: int) -> int:
+        """Batches in an epoch over so many images."""
+        whole, rest = divmod(images, self.batch_size)
+        return whole if self.drop_last or rest == 0 else whole + 1
 
 
 def milestones(epochs: int, fractions: tuple[float, ...]) -> tuple[int, ...]:
@@ -274,6 +279,40 @@ def fit(
     return history
 
 
+def epoch_batches(
+    data: DeviceSet,
+    recipe: TrainingRecipe,
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int,
+    epoch: int,
+    view: int = 0,
+) -> Iterator[Batch]:
+    """Batches of one epoch: order, crops and flips are drawn at once from the epoch's own generator.
+
+    Args:
+        data: the training set on its device.
+        recipe: batch size, augmentation and whether the last, smaller batch is dropped.
+        mean, std: normalisation constants.
+        seed, epoch: fix the order and the augmentation.
+        view: another number gives the same order with other crops and flips.
+    """
+    N, B = len(data), recipe.batch_size
+    generator = torch.Generator().manual_seed(derived_seed(seed, epoch, "data"))
+    device = data.images.device
+    order = torch.randperm(N, generator=generator).to(device)
+    if view:
+        generator.manual_seed(derived_seed(seed, epoch, f"view {view}"))
+    pad = 0 if recipe.augment == "none" else 4
+    offsets, flips = draw(N, pad, recipe.augment == "crop_flip", generator, device)
+    steps = recipe.steps(N)
+    for step in range(steps):
+        chosen = order[step * B : (step + 1) * B]
+        cut = slice(step * B, step * B + len(chosen))
+        images = crop_flip_normalise(data.images[chosen], offsets[cut], flips[cut], mean, std, pad)
+        yield Batch(images, data.labels[chosen], data.indices[chosen], epoch + step / steps)
+
+
 class _Run:
     """State of one `fit` call: the sets on the device, the optimiser, and one epoch of work."""
 
@@ -322,8 +361,7 @@ class _Run:
 
     @property
     def steps(self) -> int:
-        whole, rest = divmod(len(self.train), self.recipe.batch_size)
-        return whole if self.recipe.drop_last or rest == 0 else whole + 1
+        return self.recipe.steps(len(self.train))
 
     def epoch(self, epoch: int, history: History, bar: tqdm) -> None:
         """One pass over the training set, then the accuracies; appends to the history."""
@@ -340,18 +378,8 @@ class _Run:
         self._record(epoch, {name: float(total) / seen for name, total in totals.items()}, history, bar)
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
-        """Batches of one epoch: order, crops and flips are drawn at once from the epoch's own generator."""
-        N, B = len(self.train), self.recipe.batch_size
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch, "data"))
-        order = torch.randperm(N, generator=generator).to(self.device)
-        pad = 0 if self.recipe.augment == "none" else 4
-        offsets, flips = draw(N, pad, self.recipe.augment == "crop_flip", generator, self.device)
-        for step in range(self.steps):
-            chosen = order[step * B : (step + 1) * B]
-            cut = slice(step * B, step * B + len(chosen))
-            images = crop_flip_normalise(self.train.images[chosen], offsets[cut], flips[cut], self.mean, self.std, pad)
-            images = images.to(self.dtype)
-            yield Batch(images, self.train.labels[chosen], self.train.indices[chosen], epoch + step / self.steps)
+        for batch in epoch_batches(self.train, self.recipe, self.mean, self.std, self.seed, epoch):
+            yield replace(batch, images=batch.images.to(self.dtype))
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efflib.distill import at, crd, dkd, fitnet, ickd, kd, pkgd, reviewkd, rkd, rpkd
-from efflib.distill.common import Distiller, Shapes, shapes_of
+from efflib.distill import at, crd, dkd, fitnet, ft, ickd, kd, pkgd, reviewkd, rkd, rpkd, sckd
+from efflib.distill.common import Distiller, PrepareContext, Shapes, shapes_of
 from efflib.models import features
 from efflib.training import Batch
 
@@ -25,16 +25,18 @@ METHODS: dict[str, type[Distiller]] = {
     "kd": kd.KD,
     "fitnet": fitnet.FitNet,
     "at": at.AT,
+    "ft": ft.FT,
     "rkd": rkd.RKD,
     "crd": crd.CRD,
     "dkd": dkd.DKD,
     "reviewkd": reviewkd.ReviewKD,
     "ickd": ickd.ICKD,
     "rpkd": rpkd.RPKD,
+    "sckd": sckd.SCKD,
     "pkgd": pkgd.PKGD,
 }
 
-__all__ = ["METHODS", "Distillation", "Distiller", "Shapes", "create"]
+__all__ = ["METHODS", "Distillation", "Distiller", "PrepareContext", "Shapes", "create"]
 
 
 def create(name: str, student: nn.Module, teacher: nn.Module, sample: Tensor, **options: Any) -> Distiller:

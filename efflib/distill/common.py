@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflib.models import Features, features
+from efflib.training import Batch
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,23 @@ def need_pairs(method: str, count: int, least: int = 2) -> None:
         )
 
 
+@dataclass(frozen=True)
+class PrepareContext:
+    """What a method may use before the student is trained.
+
+    `batches(epoch, view)` gives the training set in batches; another view repeats the order with other crops and flips.
+    """
+
+    teacher: nn.Module
+    batches: Callable[[int, int], Iterable[Batch]]
+    device: torch.device
+
+
+def frozen_eval(module: nn.Module) -> nn.Module:
+    """Take a part that is trained beforehand out of training, for good."""
+    return module.eval().requires_grad_(False)
+
+
 class Distiller(nn.Module):
     """What every method is: a Module that owns its trainable extras.
 
@@ -124,5 +143,5 @@ class Distiller(nn.Module):
 
     teacher_preactivation = False
 
-    def prepare(self, context: object) -> None:
+    def prepare(self, context: PrepareContext) -> None:
         """Train what must be trained before the student; nothing, for most methods."""

@@ -55,6 +55,12 @@ class CRD(Distiller):
         seed: of the banks and the negatives.
     """
 
+    student_bank: Tensor
+    teacher_bank: Tensor
+    labels: Tensor
+    normaliser: Tensor
+    step: Tensor
+
     def __init__(
         self,
         student: Shapes,

@@ -15,7 +15,7 @@ from efflib.models import Features
 
 
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of two maps (N, C, h, w); the larger is average-pooled to the smaller; teacher constant."""
+    """Mean squared difference of two maps (N, C, h, w), the larger pooled to the smaller; the teacher is constant."""
     student, teacher = same_size(student, teacher)
     return F.mse_loss(widened(student), widened(teacher.detach()))
 

@@ -1,4 +1,4 @@
-"""PKGD: the teacher's mixed features guide the student's, and the guided feature is compared with the teacher (Cao et al.).
+"""PKGD: the teacher's mixed features guide the student's, and those are compared with the teacher's (Cao et al.).
 
 MLFF (`Mixing`) mixes the teacher's levels by gated fusion; DDAG (`Guide`) turns a student map into a guided one by
 attention between it and the mixed teacher map; the loss is CE + KL + feature_weight HCL(guided, teacher). All modules
@@ -34,7 +34,7 @@ class ChannelNorm(nn.Module):
         wide = widened(x)
         centred = wide - wide.mean(dim=1, keepdim=True)
         normed = centred * (centred.square().mean(dim=1, keepdim=True) + 1e-5).rsqrt()
-        return normed if self.weight is None else normed * self.weight + self.bias
+        return normed if self.weight is None or self.bias is None else normed * self.weight + self.bias
 
 
 class AttentionFusion(nn.Module):
@@ -301,14 +301,16 @@ class PKGD(Distiller):
         mixed = self.mixing(targets) if self.mixing is not None else targets
         if self.ddag_resample:
             self._draw_guides()
-        guided = [guide(a, prior) for guide, a, prior in zip(self.guides, aligned, mixed, strict=True)] or aligned
+        guided = aligned
+        if len(self.guides):
+            guided = [guide(a, prior) for guide, a, prior in zip(self.guides, aligned, mixed, strict=True)]
         if self.mixing is not None and (self.target == "fused" or self.modules_used == "mlff"):
             targets = [x.detach() for x in mixed] if self.fused_stop_gradient else mixed
         return aligned, guided, targets
 
     def _draw_guides(self) -> None:
         for module in self.guides.modules():
-            if hasattr(module, "reset_parameters"):
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 module.reset_parameters()
 
     def forward(

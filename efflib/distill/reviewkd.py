@@ -1,4 +1,4 @@
-"""ReviewKD: each teacher level is matched by the student's levels from there on, fused from deep to shallow (Chen et al. 2021)."""
+"""ReviewKD: a teacher level is matched by the student's levels from there on, fused deep to shallow (Chen 2021)."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def rkd_loss(student: Tensor, teacher: Tensor, distance_weight: float = 25, angl
 
 
 def _distances(x: Tensor) -> Tensor:
-    """(N, N) Euclidean distances over the mean of the positive ones; clamped before the root, whose slope at 0 is infinite."""
+    """(N, N) Euclidean distances over the mean positive one; clamped before the root (its slope at 0 is infinite)."""
     squares = x.square().sum(1)
     squared = squares[:, None] + squares[None] - 2 * x @ x.T
     apart = squared.clamp(min=EPS).sqrt() * (1 - torch.eye(len(x), dtype=x.dtype, device=x.device))

@@ -1,6 +1,6 @@
 """Attention transfer for one pair of feature maps.
 
-    q = flatten(mean_c F^2) / max(|.|_2, 1e-12);   loss = mean (q_s - q_t)^2
+q = flatten(mean_c F^2) / max(|.|_2, 1e-12);   loss = mean (q_s - q_t)^2
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """PKGD's two attention maps between a teacher's and a student's tokens, applied to the student (its Eqs. 8-11).
 
-    Map_c = softmax(s_c Q K^T)   (d x d),   Map_s = softmax(s_s Q^T K)   (L x L),   both over the last axis
-    out   = Map_c V + V Map_s    (V Map_s^T if transposed),   Q = teacher, K = student, V = value or student
+Map_c = softmax(s_c Q K^T)   (d x d),   Map_s = softmax(s_s Q^T K)   (L x L),   both over the last axis
+out   = Map_c V + V Map_s    (V Map_s^T if transposed),   Q = teacher, K = student, V = value or student
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """ReviewKD's hierarchical context loss between lists of equal-shaped maps.
 
-    sum over levels of [MSE + sum_q w_q MSE(q x q pools)] / (1 + sum w_q),   q in (4, 2, 1), q < h, w = 1/2, 1/4, 1/8
+sum over levels of [MSE + sum_q w_q MSE(q x q pools)] / (1 + sum w_q),   q in (4, 2, 1), q < h, w = 1/2, 1/4, 1/8
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _level(student: Tensor, teacher: Tensor) -> Tensor:
     for pool in (4, 2, 1):
         if pool < student.shape[2]:
             weight /= 2
-            pooled = (F.adaptive_avg_pool2d(x, pool) for x in (student, teacher))
-            total = total + weight * F.mse_loss(*pooled)
+            coarse = F.adaptive_avg_pool2d(student, pool), F.adaptive_avg_pool2d(teacher, pool)
+            total = total + weight * F.mse_loss(*coarse)
             weights += weight
     return total / weights

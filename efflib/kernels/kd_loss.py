@@ -1,6 +1,6 @@
 """Hinton's distillation loss on logits, in one number.
 
-    alpha CE(z_s, y) + (1 - alpha) T^2 (1/N) sum_n sum_c p_t (ln p_t - ln p_s),   p = softmax(z / T)
+alpha CE(z_s, y) + (1 - alpha) T^2 (1/N) sum_n sum_c p_t (ln p_t - ln p_s),   p = softmax(z / T)
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def kd_loss(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, temperature: float, alpha: float) -> Tensor:
+def kd_loss(
+    student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, temperature: float, alpha: float
+) -> Tensor:
     """Cross-entropy and softened KL divergence; the teacher is a constant.
 
     Args:

@@ -1,7 +1,7 @@
 """MobileNets for CIFAR and Tiny ImageNet: depthwise-separable convolutions and inverted residuals.
 
-`mobilenetv2_half` is RepDistiller's student (T = 6, width 0.5): plain ReLU, a stride-2 stem, channel counts of the groups
-halved and cut to whole numbers, the last convolution not halved. `mobilenetv1` is mdistiller's (Howard et al. 2017).
+`mobilenetv2_half` is RepDistiller's student (T = 6, width 0.5): plain ReLU, a stride-2 stem, channel counts of the
+groups halved and cut to whole numbers, the last convolution not halved. `mobilenetv1` is mdistiller's (Howard et al. 2017).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class MobileNetV2(nn.Module):
         _initialise(self)
 
     def features(self, x: Tensor, preactivation: bool = False) -> Features:
-        """Stages are the outputs of groups 2, 3, 5 and 7 (counting from 1): linear, so `preactivation` changes nothing."""
+        """Stages are the outputs of groups 2, 3, 5, 7 (from 1): linear, so `preactivation` changes nothing."""
         x = F.relu(self.bn1(self.conv1(x)))
         taps = []
         for number, group in enumerate(self.groups):
@@ -145,8 +145,6 @@ def mobilenetv2_half(num_classes: int, *, width: float = 1.0, in_channels: int =
 
 
 @register
-def mobilenetv1(
-    num_classes: int, *, width: float = 1.0, in_channels: int = 3, stem_stride: int = 1
-) -> nn.Module:
+def mobilenetv1(num_classes: int, *, width: float = 1.0, in_channels: int = 3, stem_stride: int = 1) -> nn.Module:
     """MobileNetV1; stem_stride 1 for 64 px images, 2 to halve them at once."""
     return MobileNetV1(num_classes, width, in_channels, stem_stride)

@@ -57,9 +57,7 @@ class WideBlock(nn.Module):
 class WideResNet(nn.Module):
     """Stem of 16 channels and three stages of `blocks` pre-activation blocks."""
 
-    def __init__(
-        self, blocks: int, widen: int, num_classes: int, width: float, in_channels: int, style: Style
-    ) -> None:
+    def __init__(self, blocks: int, widen: int, num_classes: int, width: float, in_channels: int, style: Style) -> None:
         super().__init__()
         stem, *widths = (channels(count, width) for count in (16, 16 * widen, 32 * widen, 64 * widen))
         self.conv1 = nn.Conv2d(image_channels(in_channels), stem, 3, padding=1, bias=style.bias)

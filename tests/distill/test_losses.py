@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from efflib.distill.crd import in_batch_loss, nce_loss
 from efflib.distill.dkd import dkd_loss, other_kd, target_kd
 from efflib.distill.fitnet import hint_loss
+from efflib.distill.ft import Paraphraser, encoder, factor_loss
 from efflib.distill.ickd import icc_loss
 from efflib.distill.pkgd import AttentionFusion, ChannelNorm, reduction
 from efflib.distill.rkd import rkd_loss
 from efflib.distill.rpkd import response_loss
+from efflib.distill.sckd import Projector, projected_loss, supervised_contrastive_loss
 
 STUDENT = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[2.0, 1.0, 0.0]], dtype=torch.float64)
@@ -140,3 +142,38 @@ def test_fusion_of_the_spec():
 def test_reduction_of_the_spec(height, k):
     assert reduction(height) == k
     assert math.log2(reduction(height)).is_integer()
+
+
+def test_factor_loss_of_the_spec():
+    one = torch.tensor([[1.0, 0.0], [0.0, 0.0]], dtype=torch.float64).view(1, 1, 2, 2)
+    two = torch.tensor([[1.0, 1.0], [0.0, 0.0]], dtype=torch.float64).view(1, 1, 2, 2)
+    assert factor_loss(one, two).item() == pytest.approx((1 - 2**-0.5 + 2**-0.5) / 4)
+    assert factor_loss(one, one.flip(3)).item() == pytest.approx(0.5)
+
+
+def test_helpers_have_the_counts_of_the_spec():
+    """BIMask spec, section 3: paraphraser, translator and projector for 64-channel 8x8 maps."""
+
+    def count(module):
+        return sum(p.numel() for p in module.parameters())
+
+    assert count(Paraphraser(64, 32)) == 129_312
+    assert count(encoder(64, 32, norm=True)) == 64_896
+    assert count(Projector((64, 8, 8))) == 662_048
+
+
+def test_projected_loss_of_the_spec():
+    student = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
+    teacher = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    assert 80 * projected_loss(student, teacher).item() == pytest.approx(48)
+
+
+def test_supervised_contrastive_loss_of_the_spec():
+    views = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    labels = torch.tensor([0, 1, 0, 1])
+    assert supervised_contrastive_loss(views, labels, 1.0).item() == pytest.approx(math.log(1 + 2 / math.e))
+    assert 0 <= supervised_contrastive_loss(views, labels, 0.07).item() < 1e-5
+    with pytest.raises(ValueError, match="two views"):
+        supervised_contrastive_loss(views, torch.tensor([0, 1, 2, 1]))
+    with pytest.raises(ValueError, match="above 0"):
+        supervised_contrastive_loss(views, labels, 0)

@@ -35,8 +35,15 @@ def loss_of(name, teacher, student, **options):
     return distill.Distillation(method, teacher)
 
 
-@pytest.mark.parametrize("names", PAIRS, ids="-".join)
-@pytest.mark.parametrize("name", sorted(distill.METHODS))
+# SCKD reads both last stages with one projector, so it fits pairs with equal last stages only.
+COMBINATIONS = [
+    (name, names) for name in sorted(distill.METHODS) for names in PAIRS if name != "sckd" or names == PAIRS[0]
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "names"), COMBINATIONS, ids=lambda value: value if isinstance(value, str) else "-".join(value)
+)
 def test_terms_gradients_and_the_teacher(name, names):
     teacher, student = pair(*names)
     loss = loss_of(name, teacher, student)
@@ -49,7 +56,7 @@ def test_terms_gradients_and_the_teacher(name, names):
         if parameter.requires_grad:
             assert parameter.grad is not None, f"{name}: {key} receives no gradient"
     own = sum(float(p.grad.abs().sum()) for p in loss.method.parameters() if p.grad is not None)
-    assert own > 0 or not list(loss.method.parameters())
+    assert own > 0 or not [p for p in loss.method.parameters() if p.requires_grad]
     assert all(p.grad is not None for p in student.parameters())
     assert all(torch.equal(before[key], value) for key, value in teacher.state_dict().items())
     assert not any(key.startswith("_teacher") for key in loss.state_dict())
@@ -84,9 +91,9 @@ def test_warmups(name, first):
     teacher, student = pair("resnet20", "resnet14")
     loss = loss_of(name, teacher, student)
     term = "kd" if name == "dkd" else "feature"
-    full, start = (float(loss(student.eval(), batch(progress))[term]) for progress in (PAST_WARMUP, 0.9))
+    full, start = (loss(student.eval(), batch(progress))[term].item() for progress in (PAST_WARMUP, 0.9))
     assert start == pytest.approx(first * full, rel=1e-4)
-    half = float(loss(student.eval(), batch(10.0))[term])
+    half = loss(student.eval(), batch(10.0))[term].item()
     assert half == pytest.approx((11 if name == "dkd" else 10) / 20 * full, rel=1e-4)
 
 
@@ -120,8 +127,9 @@ def test_pkgd_options(options):
     assert all(p.grad is not None for p in trainable)
     frozen = options.get("ddag_resample") or not options.get("ddag_trainable", True)
     assert frozen == any(not p.requires_grad for p in loss.method.parameters())
-    default = loss_of("pkgd", teacher, student)(student, batch())
-    assert float(terms.get("feature", torch.zeros(()))) != pytest.approx(float(default["feature"]), rel=1e-6)
+    if options != {"ddag_trainable": False}:  # that one differs only after the first step
+        default = loss_of("pkgd", teacher, student)(student, batch())["feature"].item()
+        assert terms.get("feature", torch.zeros(())).item() != pytest.approx(default, rel=1e-6)
 
 
 def test_pkgd_mixing_learns_through_the_guide_only():
@@ -138,7 +146,7 @@ def test_pkgd_random_guide_is_drawn_anew_each_step_and_a_frozen_one_is_not():
     for options, same in ((pkgd.code_variant(), False), ({"ddag_trainable": False}, True)):
         loss = loss_of("pkgd", teacher, student, **options)
         loss.method.eval()
-        one, two = (float(loss(student, batch())["feature"]) for _ in range(2))
+        one, two = (loss(student, batch())["feature"].item() for _ in range(2))
         assert (one == two) == same
 
 
@@ -171,9 +179,9 @@ def test_crd_memory():
 def test_bad_input():
     teacher, student = pair("resnet20", "resnet14")
     x = batch().images
-    with pytest.raises(ValueError, match="unknown method: 'dkdd'.*Did you mean 'dkd'"):
+    with pytest.raises(ValueError, match=r"unknown method: 'dkdd'.*Did you mean 'dkd'"):
         distill.create("dkdd", student, teacher, x)
-    with pytest.raises(ValueError, match="unknown option of kd: 'temprature'.*temperature"):
+    with pytest.raises(ValueError, match=r"unknown option of kd: 'temprature'.*temperature"):
         distill.create("kd", student, teacher, x, temprature=4)
     with pytest.raises(ValueError, match="above 0, got 0"):
         loss_of("kd", teacher, student, temperature=0.0)(student, batch())
@@ -204,7 +212,7 @@ COUNTS = {
 
 @pytest.mark.parametrize("names", sorted(COUNTS), ids="-".join)
 def test_trainable_extras_have_the_counts_of_the_spec(names):
-    """Section 2.7 of the PKGD spec: align, MLFF, DDAG plain and with qkv (one scalar per level), ReviewKD, RP KD's addition."""
+    """Section 2.7 of the PKGD spec: align, MLFF, DDAG plain and with qkv, ReviewKD, what RP KD adds to it."""
     from efflib.distill.common import Shapes
 
     student, teacher = (Shapes(*FULL[name]) for name in reversed(names))
@@ -231,3 +239,58 @@ FULL = {
     "shufflenetv1": (((240, 16, 16), (480, 8, 8), (960, 4, 4)), 960, 100),
     "shufflenetv2": (((116, 16, 16), (232, 8, 8), (464, 4, 4)), 1024, 100),
 }
+
+
+@pytest.mark.parametrize("name", ["ft", "sckd"])
+def test_preparation_trains_its_part_and_freezes_it(name):
+    teacher, student = pair("resnet20", "resnet14")
+    loss = loss_of(name, teacher, student, prepare_epochs=4, prepare_lr=0.01 if name == "ft" else 1e-3)
+    part = loss.method.paraphraser if name == "ft" else loss.method.projector
+    before = {key: value.clone() for key, value in part.state_dict().items()}
+    kept = {key: value.clone() for key, value in teacher.state_dict().items()}
+
+    def batches(epoch, view):
+        other = torch.Generator().manual_seed(10 * epoch + view)
+        noise = 0.1 * torch.randn(batch().images.shape, generator=other)
+        return [Batch(batch().images + noise, batch().targets, batch().indices, float(epoch))]
+
+    def quality():
+        maps = features(teacher, batch().images).stages[-1]
+        if name == "ft":
+            return F.mse_loss(part(maps), maps).item()
+        views, labels = part.views(maps), batch().targets
+        return distill.sckd.supervised_contrastive_loss(views.repeat(2, 1), labels.repeat(2), 0.07).item()
+
+    with torch.no_grad():
+        first = quality()
+    loss.method.prepare(distill.PrepareContext(teacher, batches, torch.device("cpu")))
+    with torch.no_grad():
+        assert quality() < first
+    assert any(not torch.equal(before[key], value) for key, value in part.state_dict().items())
+    assert all(torch.equal(kept[key], value) for key, value in teacher.state_dict().items())
+    loss.train()
+    assert not part.training and not any(p.requires_grad for p in part.parameters())
+
+
+def test_sckd_names_shapes_that_do_not_meet():
+    teacher, student = pair("vgg13", "mobilenetv2_half")
+    with pytest.raises(ValueError, match=r"\(40, 2, 2\) and \(128, 4, 4\)"):
+        distill.create("sckd", student, teacher, batch().images)
+
+
+def test_fit_trains_student_and_extras_together():
+    """The whole way through the trainer: extras move, the teacher does not, each term has its curve."""
+    import efflib
+    from efflib.training import TrainingRecipe, fit
+
+    data = efflib.load_dataset("digits", "train").take(range(96))
+    recipe = TrainingRecipe(epochs=2, lr=0.02, batch_size=32)
+    with seeded(0):
+        teacher, student = (create_model(n, 10, width=0.25, in_channels=1) for n in ("resnet20", "resnet14"))
+        method = distill.create("fitnet", student, teacher, torch.zeros(2, 1, 8, 8))
+    kept = {key: value.clone() for key, value in teacher.state_dict().items()}
+    start = method.regressor[0].weight.clone()
+    history = fit(student, data, data, recipe=recipe, loss=distill.Distillation(method, teacher), precision="fp32")
+    assert set(history.losses) == {"train_cross_entropy", "train_feature", "train_loss"}
+    assert not torch.equal(start, method.regressor[0].weight)
+    assert all(torch.equal(kept[key], value) for key, value in teacher.state_dict().items())

@@ -63,6 +63,48 @@ SPEC = [
         49,
     ),
 ]
+# The networks of the distillation tables: parameters at 10, 100 and 200 classes, MACs in millions at 32x32 and 100
+# classes, stages, width of the pooled vector. Source: section 3 of the PKGD spec (VGG16: of the EncodeNet spec).
+BENCHMARK = [
+    ("resnet32", 466_906, 472_756, 479_256, 69.13, THIN_STAGES, 64),
+    ("resnet110", 1_730_714, 1_736_564, 1_743_064, 253.16, THIN_STAGES, 64),
+    ("resnet8x4", 1_210_410, 1_233_540, 1_259_240, 177.07, [(64, 32, 32), (128, 16, 16), (256, 8, 8)], 256),
+    ("resnet32x4", 7_410_730, 7_433_860, 7_459_560, 1083.04, [(64, 32, 32), (128, 16, 16), (256, 8, 8)], 256),
+    ("wrn_16_2", 691_674, 703_284, 716_184, 101.12, [(32, 32, 32), (64, 16, 16), (128, 8, 8)], 128),
+    ("wrn_40_1", 563_930, 569_780, 576_280, 83.29, THIN_STAGES, 64),
+    ("wrn_40_2", 2_243_546, 2_255_156, 2_268_056, 327.61, [(32, 32, 32), (64, 16, 16), (128, 8, 8)], 128),
+    ("vgg16", 14_728_266, 14_774_436, 14_825_736, 398.18, VGG_STAGES, 512),
+    (
+        "resnet34",
+        21_282_122,
+        21_328_292,
+        21_379_592,
+        1159.45,
+        [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)],
+        512,
+    ),
+    (
+        "resnet50",
+        23_520_842,
+        23_705_252,
+        23_910_152,
+        1298.01,
+        [(256, 32, 32), (512, 16, 16), (1024, 8, 8), (2048, 4, 4)],
+        2048,
+    ),
+    ("mobilenetv2_half", 697_546, 812_836, 940_936, 6.52, [(12, 16, 16), (16, 8, 8), (48, 4, 4), (160, 2, 2)], 1280),
+    (
+        "mobilenetv1",
+        3_217_226,
+        3_309_476,
+        3_411_976,
+        46.45,
+        [(128, 16, 16), (256, 8, 8), (512, 4, 4), (1024, 2, 2)],
+        1024,
+    ),
+    ("shufflenetv1", 862_768, 949_258, 1_045_358, 38.69, [(240, 16, 16), (480, 8, 8), (960, 4, 4)], 960),
+    ("shufflenetv2", 1_263_278, 1_355_528, 1_458_028, 44.50, [(116, 16, 16), (232, 8, 8), (464, 4, 4)], 1024),
+]
 ALL = pytest.mark.parametrize(
     ("name", "options", "ten", "hundred", "macs", "stages", "last", "convs"),
     SPEC,
@@ -145,7 +187,7 @@ def test_stages_and_last_convolution(name, options, ten, hundred, macs, stages, 
 
 
 def test_all_names_are_in_the_spec_table():
-    assert set(list_models()) == {row[0] for row in SPEC}
+    assert set(list_models()) == {row[0] for row in (*SPEC, *BENCHMARK)}
 
 
 @SMALL
@@ -412,7 +454,7 @@ def test_count_parameters_counts_frozen_ones_and_no_buffers():
 
 def test_list_models():
     assert list_models() == sorted(list_models())
-    assert list_models("vgg*") == ["vgg11", "vgg13", "vgg8"]
+    assert list_models("vgg*") == ["vgg11", "vgg13", "vgg16", "vgg8"]
     assert list_models("resnet??") == ["resnet14", "resnet18", "resnet20", "resnet56"]
     assert list_models("VGG*") == []
 
@@ -471,3 +513,51 @@ def test_errors_say_what_is_allowed(call, message):
 def test_features_of_a_foreign_model():
     with pytest.raises(TypeError, match="Linear has no features"):
         features(nn.Linear(3, 4), torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "ten", "hundred", "two", "macs", "stages", "pooled"),
+    BENCHMARK,
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_networks_of_the_distillation_tables(name, ten, hundred, two, macs, stages, pooled):
+    with torch.device("meta"):
+        assert [count_parameters(create_model(name, classes)) for classes in (10, 100, 200)] == [ten, hundred, two]
+        model = create_model(name, 100)
+        assert f"{count_macs(model) / 1e6:.2f}" == f"{macs:.2f}"
+        seen = features(model, torch.empty(2, 3, 32, 32))
+    assert [tuple(stage.shape) for stage in seen.stages] == [(2, *stage) for stage in stages]
+    assert tuple(seen.pooled.shape) == (2, pooled) and tuple(seen.logits.shape) == (2, 100)
+
+
+@pytest.mark.parametrize("name", [row[0] for row in BENCHMARK])
+def test_benchmark_networks_run_forward_and_their_features_agree(name):
+    model, x = small(name, {}), images(3)
+    plain, before = features(model, x), features(model, x, preactivation=True)
+    assert torch.equal(plain.logits, model(x)) and torch.equal(before.logits, plain.logits)
+    assert all(a.shape == b.shape for a, b in zip(plain.stages, before.stages, strict=True))
+    assert not torch.equal(model(x)[0], model(x.flip(0))[0])
+    if name != "mobilenetv2_half" and not name.startswith("wrn"):  # linear taps; WRN's are normed, not rectified
+        assert all((a >= 0).all() for a in plain.stages)
+    order: list[str] = []
+    for layer, module in convolutions(model):
+        module.register_forward_hook(lambda m, i, o, layer=layer: order.append(layer))
+    model(x)
+    if name != "shufflenetv2":  # its two branches are defined left and right of each other
+        assert order == [layer for layer, _ in convolutions(model)]
+
+
+def test_mobilenetv1_at_64_pixels():
+    """PKGD spec, section 3: 185.6 M with a stem of stride 1, 46.5 M with stride 2."""
+    with torch.device("meta"):
+        macs = [count_macs(create_model("mobilenetv1", 200, stem_stride=s), 64) / 1e6 for s in (1, 2)]
+    assert [round(m, 1) for m in macs] == [185.6, 46.5]
+    with pytest.raises(ValueError, match="stem_stride must be 1 or 2, got 3"):
+        create_model("mobilenetv1", 10, stem_stride=3)
+
+
+def test_shuffle_interleaves_groups():
+    from efflib.models.shufflenet import shuffle
+
+    x = torch.arange(6.0).view(1, 6, 1, 1)
+    assert shuffle(x, 3).flatten().tolist() == [0, 2, 4, 1, 3, 5]
