@@ -1,7 +1,8 @@
 """MobileNets for CIFAR and Tiny ImageNet: depthwise-separable convolutions and inverted residuals.
 
 `mobilenetv2_half` is RepDistiller's student (T = 6, width 0.5): plain ReLU, a stride-2 stem, channel counts of the
-groups halved and cut to whole numbers, the last convolution not halved. `mobilenetv1` is mdistiller's (Howard et al. 2017).
+groups halved and cut to whole numbers, the last convolution not halved. `mobilenetv1` is mdistiller's (Howard et al.
+2017).
 """
 
 from __future__ import annotations

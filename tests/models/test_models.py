@@ -455,7 +455,15 @@ def test_count_parameters_counts_frozen_ones_and_no_buffers():
 def test_list_models():
     assert list_models() == sorted(list_models())
     assert list_models("vgg*") == ["vgg11", "vgg13", "vgg16", "vgg8"]
-    assert list_models("resnet??") == ["resnet14", "resnet18", "resnet20", "resnet56"]
+    assert list_models("resnet??") == [
+        "resnet14",
+        "resnet18",
+        "resnet20",
+        "resnet32",
+        "resnet34",
+        "resnet50",
+        "resnet56",
+    ]
     assert list_models("VGG*") == []
 
 
