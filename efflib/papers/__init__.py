@@ -13,10 +13,10 @@ PAPERS = {
     "bimask": "BIMask Learning: A Saliency-Guided Masked Training",
 }
 COMING = {
-    "pkgd": "Preliminary Knowledge Guided Distillation",
-    "encodenet": "EncodeNet: Converting Autoencoders",
-    "safety": "Safety-Guided Self Compression",
-    "diswot": "DisWOT + LRP + cosine distillation for brain MRI (thesis)",
+    "pkgd": "Focusing on Significant Guidance: Preliminary Knowledge Guided Distillation",
+    "encodenet": "EncodeNet: Boosting DNN Accuracy with Entropy-driven Generalized Converting Autoencoder",
+    "safety": "Optimizing Deep Neural Networks using Safety-Guided Self Compression",
+    "diswot": "DisWOT with layer-wise relevance propagation and cosine similarity (thesis)",
 }
 
 
