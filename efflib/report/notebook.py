@@ -77,8 +77,12 @@ class TablePage:
             refuse_chance_level(results)
         return results
 
-    def headline(self) -> Any:
-        """One paragraph: what held, at which scale, on which data, and what a re-run costs."""
+    def headline(self, contrasts: Sequence[tuple[str, str]] = ()) -> Any:
+        """What held, at which scale, on which data, what a re-run costs; and the differences that matter most.
+
+        Args:
+            contrasts: pairs of methods (one, other): one less other is told for every network and data set measured.
+        """
         if not self.recorded:
             return _markdown(
                 "**What held:** nothing is measured on real data yet. The run on this page shows that the code works; "
@@ -89,7 +93,11 @@ class TablePage:
         verdicts = Counter(verdict.verdict for _, verdict in shown.claims)
         counted = ", ".join(f"{verdicts[name]} {name}" for name in CLAIM_VERDICTS if verdicts[name])
         held = f"of {len(shown.claims)} claims, {counted}" if shown.claims else "this table makes no claim"
-        return _markdown(f"**What held, at scale `{scale}`:** {held}. {_escaped(_about(shown))}")
+        text = f"**What held, at scale `{scale}`:** {held}. {_escaped(_about(shown))}"
+        lines = [_contrast(shown.results, *cell, contrasts) for cell in _networks(shown.results)]
+        told = "\n".join(f"- {line}" for line in lines if line)
+        unit = "Differences in points of accuracy (last epoch), mean ± half the 95 % interval, number of seeds:"
+        return _markdown(f"{text}\n\n{unit}\n\n{told}" if told else text)
 
     def printed(self) -> Any:
         """The printed table as the paper gives it, with the printed gains."""
@@ -168,9 +176,9 @@ class TablePage:
             steps: methods from the baseline to the method, e.g. ["baseline", "original_only", "shuffled", "bimask"].
         """
         results = self.show_scale().results
-        cells = dict.fromkeys((e.cell["model"], e.cell["dataset"]) for e in results.entries)
-        rows = [_decomposed(results, model, dataset, steps) for model, dataset in cells]
-        if not any(text for row in rows for name, text in row.items() if " less " in name):
+        rows = [_decomposed(results, model, dataset, steps) for model, dataset in _networks(results)]
+        rows = [row for row in rows if any(text for name, text in row.items() if " less " in name)]
+        if not rows:
             return _markdown(f"No two of these arms ran with the same seed at scale `{results.scale}` yet.")
         caption = (
             f"Where the gain comes from, scale {results.scale}: points of accuracy (last epoch), mean ± 95 % (seeds)"
@@ -325,6 +333,22 @@ def _decomposed(results: Any, model: str, dataset: str, steps: Sequence[str]) ->
         text = interval(difference).text(signed=True) if difference else ""
         row[f"{steps[after]} less {steps[before]}"] = text
     return row
+
+
+def _networks(results: Any) -> list[tuple[str, str]]:
+    """(model, data set) of the entries, each once, in order."""
+    return list(dict.fromkeys((e.cell["model"], e.cell["dataset"]) for e in results.entries))
+
+
+def _contrast(results: Any, model: str, dataset: str, contrasts: Sequence[tuple[str, str]]) -> str:
+    """One network's differences in words; empty where no two arms have a seed in common."""
+    parts = []
+    for one, other in contrasts:
+        samples = [results.samples(model=model, dataset=dataset, method=method) for method in (one, other)]
+        difference = paired(*samples)
+        if difference:
+            parts.append(f"`{one}` less `{other}` {interval(difference).text(signed=True)}")
+    return f"{model}, {dataset}: {'; '.join(parts)}" if parts else ""
 
 
 def _rows(frame: Any) -> list[dict[str, Any]]:

@@ -19,7 +19,9 @@
 from efflib.papers import bimask
 from efflib.report.notebook import TablePage
 
-TablePage(bimask.tables["table2"], "smoke", 1).headline()
+TablePage(bimask.tables["table2"], "smoke", 1).headline(
+    [("bimask", "baseline"), ("bimask", "original_only"), ("bimask", "shuffled")]
+)
 
 # %% [markdown]
 # The paper's main table: eight networks, two data sets, accuracy before and after BIMask. Ours adds four controls with the

@@ -19,7 +19,7 @@
 from efflib.papers import bimask
 from efflib.report.notebook import TablePage
 
-TablePage(bimask.tables["table3"], "smoke", 1).headline()
+TablePage(bimask.tables["table3"], "smoke", 1).headline([("masked_only", "baseline"), ("masked_only", "original_only")])
 
 # %% [markdown]
 # The paper's counter-check: fine-tuning on the masked copies alone. It is printed to cost about a point of accuracy, which

@@ -116,6 +116,9 @@ def test_partial_records_give_numbers_and_open_claims(home) -> None:
     texts = everything(page())
     assert "at scale `tiny`" in texts["headline"]
     assert "cifar10 (jpeg-q7), 3 seeds" in texts["headline"]
+    told = shown(page().headline([("bimask", "baseline"), ("bimask", "nothing_like_it")]))
+    assert re.search(r"- \w+, cifar10: `bimask` less `baseline` [+-]\d+\.\d\d ± \d", told)
+    assert "nothing_like_it" not in told and "less" not in texts["headline"]
     assert re.search(r"\d+ of 90 trials of this scale are still missing", texts["headline"])
     assert "81.10 ± 0.25 (3)" in texts["comparison"]  # 80 + 1 + 0.1 * (0, 1, 2)
     assert f"All {len(TABLE.printed.numbers)} printed cells" in texts["comparison"]
