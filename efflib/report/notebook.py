@@ -312,7 +312,8 @@ def _about(shown: TableComparison, brief: bool = False) -> str:
     devices = _joined(record.provenance.device for record in records)
     spent = _duration(sum(record.cost.seconds for record in records))
     missing = f" {wanted - have} of {wanted} trials of this scale are still missing." if have < wanted else ""
-    took = f"The {have} recorded trial{'s' if have != 1 else ''} took {spent}; a re-run costs as much."
+    took = f"The {have} recorded trial{'s' if have != 1 else ''} took {spent} in all (clock time, whatever else the "
+    took += "machine did); a re-run costs about as much."
     return f"Data: {text}, on {devices}. {took}{missing}"
 
 
