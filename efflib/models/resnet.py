@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from efflib.models.measure import Features
 from efflib.models.registry import channels, choice, image_channels, register
-from efflib.models.resnet_cifar import BasicBlock, stage
+from efflib.models.resnet_cifar import BasicBlock, stage, through_stages
 
 STEMS = ("cifar", "cifar_pool", "imagenet")
 WIDTHS = (64, 128, 256, 512)
@@ -78,14 +78,9 @@ class ResNet(nn.Module):
     def features(self, x: Tensor, preactivation: bool = False) -> Features:
         """Stages are the outputs of the four stages."""
         x = self.stem_pool(F.relu(self.bn1(self.conv1(x))))
-        taps = []
-        for blocks in (self.stage1, self.stage2, self.stage3, self.stage4):
-            for block in blocks:
-                total = block(x)
-                x = F.relu(total)
-            taps.append(total if preactivation else x)
+        x, taps = through_stages(x, (self.stage1, self.stage2, self.stage3, self.stage4), preactivation)
         pooled = self.pool(x).flatten(1)
-        return Features(tuple(taps), pooled, self.head(pooled))
+        return Features(taps, pooled, self.head(pooled))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x).logits

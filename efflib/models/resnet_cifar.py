@@ -56,17 +56,23 @@ class ResNetCIFAR(nn.Module):
     def features(self, x: Tensor, preactivation: bool = False) -> Features:
         """Stages are the outputs of the three stages."""
         x = F.relu(self.bn1(self.conv1(x)))
-        taps = []
-        for blocks in (self.stage1, self.stage2, self.stage3):
-            for block in blocks:
-                total = block(x)
-                x = F.relu(total)
-            taps.append(total if preactivation else x)
+        x, taps = through_stages(x, (self.stage1, self.stage2, self.stage3), preactivation)
         pooled = self.pool(x).flatten(1)
-        return Features(tuple(taps), pooled, self.head(pooled))
+        return Features(taps, pooled, self.head(pooled))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x).logits
+
+
+def through_stages(x: Tensor, stages: tuple[nn.Module, ...], preactivation: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Run stages whose blocks return the sum before its ReLU: the last map, and each stage's before or after the ReLU."""
+    taps = []
+    for blocks in stages:
+        for block in blocks.children():
+            total = block(x)
+            x = F.relu(total)
+        taps.append(total if preactivation else x)
+    return x, tuple(taps)
 
 
 def stage(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from efflib.models.measure import Features
 from efflib.models.registry import channels, image_channels, register
+from efflib.models.resnet_cifar import through_stages
 
 GROUPS = 3
 
@@ -65,14 +66,9 @@ class ShuffleNetV1(nn.Module):
     def features(self, x: Tensor, preactivation: bool = False) -> Features:
         """Stages are the outputs of the three stages."""
         x = F.relu(self.bn1(self.conv1(x)))
-        taps = []
-        for units in (self.stage1, self.stage2, self.stage3):
-            for unit in units:
-                total = unit(x)
-                x = F.relu(total)
-            taps.append(total if preactivation else x)
+        x, taps = through_stages(x, (self.stage1, self.stage2, self.stage3), preactivation)
         pooled = self.pool(x).flatten(1)
-        return Features(tuple(taps), pooled, self.head(pooled))
+        return Features(taps, pooled, self.head(pooled))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x).logits
