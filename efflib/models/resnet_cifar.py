@@ -65,7 +65,7 @@ class ResNetCIFAR(nn.Module):
 
 
 def through_stages(x: Tensor, stages: tuple[nn.Module, ...], preactivation: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Run stages whose blocks return the sum before its ReLU: the last map, and each stage's before or after the ReLU."""
+    """Run stages whose blocks return the sum before its ReLU: the last map, and each stage's before or after it."""
     taps = []
     for blocks in stages:
         for block in blocks.children():
