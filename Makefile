@@ -8,7 +8,7 @@ PORT       ?= 8000
 BIN        := $(VENV)/bin
 SITE       := _build/html
 # Two notebooks (or two test workers) share the processors: one thread each is faster, and results repeat exactly.
-export OMP_NUM_THREADS ?= 1
+export OMP_NUM_THREADS := 1
 # With CI=true a warning of the book build is an error; elsewhere it is only shown.
 ifeq ($(CI),true)
 STRICT := -n -W --keep-going
