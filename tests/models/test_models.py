@@ -477,9 +477,9 @@ def test_a_name_registers_once():
     [
         (
             lambda: create_model("resnet21", 10),
-            r"unknown model: 'resnet21'.* Did you mean 'resnet20'.* Valid: .*wrn_52_2",
+            r"unknown model: 'resnet21'.* Did you mean .*'resnet20'.* Valid: .*wrn_52_2",
         ),
-        (lambda: create_model("zzz", 10), r"unknown model: 'zzz'\. Valid: resnet14"),
+        (lambda: create_model("zzz", 10), r"unknown model: 'zzz'\. Valid: .*resnet14"),
         (
             lambda: create_model("vgg8", 10, widht=0.5),
             r"option of vgg8: 'widht'.*Did you mean 'width'.*in_channels",
