@@ -221,9 +221,10 @@ class ScaleComparison:
         }
         rows = []
         for claim in self.table.claims:
-            row = {"id": claim.id, "claim": claim.text, "whose": claim.owner, "scope": claim.scope}
+            row = {"id": claim.id, "claim": claim.text}  # then the verdicts: on a phone the rest scrolls
             for scale, found in verdicts.items():
                 row[scale] = f"{found[claim.id].verdict} ({found[claim.id].detail})"
+            row |= {"whose": claim.owner, "scope": claim.scope}
             rows.append(row)
         return pd.DataFrame(rows)
 
