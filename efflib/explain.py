@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflib.kernels.gradcam_map import gradcam_map
-from efflib.models import convolutions
+from efflib.models import convolutions, evaluating
 
 Layer = int | str | nn.Module
 POOLING_INPUT = "pooling input"
@@ -132,14 +132,12 @@ def pooling(model: nn.Module) -> nn.Module:
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """The model in eval mode with no parameter requiring a gradient; both restored afterwards, per module."""
-    modes = {module: module.training for module in model.modules()}
     wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
-        model.eval().requires_grad_(False)
-        yield
+        with evaluating(model):
+            model.requires_grad_(False)
+            yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
         for parameter, flag in wanted.items():
             parameter.requires_grad_(flag)
 

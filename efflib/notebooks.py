@@ -313,10 +313,10 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], timeout: 
     done = _run(notebook, _changed(source, parameters), name_of(source), timeout)
     run = {"seconds": round(time.monotonic() - begun, 1), **_take_probe(done), "warnings": _take_stderr(done)}
     _strip(done, stamp)
-    changed = _write(target, _text(done))
+    changed = write_if_changed(target, _text(done))
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     facts = {"source": stamp["source"], "parameters": stamp["parameters"], "date": date, **run}
-    _write(sidecar_of(target), json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    write_if_changed(sidecar_of(target), json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     return changed
 
 
@@ -434,7 +434,7 @@ def _text(notebook: Any) -> str:
     return nbformat.writes(notebook, version=4).rstrip("\n") + "\n"
 
 
-def _write(path: Path, text: str) -> bool:
+def write_if_changed(path: Path, text: str) -> bool:
     """Write atomically, and only what is new: Sphinx rebuilds a page whose file was touched."""
     content = text.encode()
     if path.is_file() and path.read_bytes() == content:
@@ -466,7 +466,7 @@ def out_of_step(paths: Iterable[Path] | None = None) -> list[Path]:
 
 def sync(paths: Iterable[Path] | None = None) -> list[Path]:
     """Write the paired `.ipynb` of every source (or of the given ones) and return the pairs that changed."""
-    return [pair_of(s) for s in (sources() if paths is None else paths) if _write(pair_of(s), _text(read(s)))]
+    return [pair_of(s) for s in (sources() if paths is None else paths) if write_if_changed(pair_of(s), _text(read(s)))]
 
 
 # --- command line -----------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 
 from efflib.data import NORMALISATION, ImageSet
 from efflib.kernels.augment import crop_flip_normalise, draw, normalise
+from efflib.models import evaluating
 
 
 class TrainingRecipe(BaseModel):
@@ -479,11 +480,8 @@ def predict(
     device = pick_device(device)
     model = model.to(device).to(memory_format=torch.channels_last)
     mean, std = normalisation(_named(recipe), data)
-    modes = {module: module.training for module in model.modules()}
-    logits = _logits(model, DeviceSet(data, device), mean, std, pick_precision(precision, device))
-    for module, mode in modes.items():
-        module.training = mode
-    return logits.cpu()
+    with evaluating(model):
+        return _logits(model, DeviceSet(data, device), mean, std, pick_precision(precision, device)).cpu()
 
 
 def _logits(model: nn.Module, data: DeviceSet, mean, std, precision: str, batch_size: int = 0) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflib.models import Features, features
+from efflib.models import Features, evaluating, features
 from efflib.training import Batch
 
 
@@ -30,13 +30,8 @@ class Shapes:
 
 def shapes_of(model: nn.Module, sample: Tensor) -> Shapes:
     """Shapes of a network's features for a batch of images; the network is left as it was."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad():
-            found = features(model.eval(), sample[:1])
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluating(model), torch.no_grad():
+        found = features(model, sample[:1])
     stages = tuple(tuple(stage.shape[1:]) for stage in found.stages)
     return Shapes(stages, found.pooled.shape[1], found.logits.shape[1])  # type: ignore[arg-type]
 

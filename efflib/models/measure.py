@@ -76,7 +76,7 @@ def count_macs(model: nn.Module, image_size: int = 32, channels: int = 3) -> int
     handles = [layer.register_forward_hook(count) for layer in layers]
     image = next(model.parameters()).new_zeros(1, channels, image_size, image_size)
     try:
-        with _evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad():
             model(image)
     finally:
         for handle in handles:
@@ -98,7 +98,7 @@ def convolutions(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode; afterwards every module has its own mode back (a frozen part may differ from the rest)."""
     modes = [(module, module.training) for module in model.modules()]
     try:

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from efflib.notebooks import write_if_changed
 from efflib.report.audit import audit_markdown
 from efflib.report.html import html_table
 from efflib.report.notebook import evidence
@@ -33,7 +34,8 @@ def write_pages(book: Path, papers: Mapping[str, Any], coming: Mapping[str, str]
         "status": status_markdown(book / "executed"),
         "audit": audit_markdown(findings),
     }
-    return [path for name, text in pages.items() if (path := _write(book / "generated" / f"{name}.md", text))]
+    paths = {book / "generated" / f"{name}.md": text for name, text in pages.items()}
+    return [path for path, text in paths.items() if write_if_changed(path, text)]
 
 
 def ledger_rows(papers: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -174,12 +176,3 @@ def _record_rows() -> list[dict[str, Any]]:
         state = "stale" if gone or stale_reason(record) else record.status
         counts.setdefault(record.recipe, Counter())[state] += 1
     return [{"recipe": recipe, **{s: found[s] for s in ("ok", "stale", "failed")}} for recipe, found in counts.items()]
-
-
-def _write(path: Path, text: str) -> Path | None:
-    content = text.encode()
-    if path.is_file() and path.read_bytes() == content:
-        return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
