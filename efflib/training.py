@@ -36,6 +36,7 @@ class TrainingRecipe(BaseModel):
 
     Epochs are passes over the training set handed to `fit`. At each milestone (a number of finished epochs) the
     learning rate is multiplied by `gamma`. `normalisation` is "dataset" for the set's own constants, else (mean, std).
+    `pad` is the width in pixels of the black border that random crops are cut from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +50,7 @@ class TrainingRecipe(BaseModel):
     milestones: tuple[int, ...] = ()
     gamma: float = Field(default=0.1, gt=0)
     augment: Literal["crop_flip", "crop", "none"] = "crop_flip"
+    pad: int = Field(default=4, ge=0)
     drop_last: bool = False
     normalisation: Literal["dataset"] | tuple[tuple[float, ...], tuple[float, ...]] = "dataset"
 
@@ -79,7 +81,24 @@ def cifar_lr(epochs: int = 200) -> TrainingRecipe:
     return TrainingRecipe(epochs=epochs, lr=0.1, milestones=drops, augment="none", normalisation=(half, half))
 
 
-RECIPES: dict[str, Callable[[int], TrainingRecipe]] = {"cifar_rd": cifar_rd, "cifar_lr": cifar_lr}
+def cifar_review(epochs: int = 240) -> TrainingRecipe:
+    """ReviewKD's CIFAR recipe: batches of 128, lr 0.1, Nesterov, drops at 62.5, 75 and 87.5 % of the epochs."""
+    drops = milestones(epochs, (0.625, 0.75, 0.875))
+    return TrainingRecipe(epochs=epochs, lr=0.1, nesterov=True, batch_size=128, milestones=drops)
+
+
+def tiny_imagenet(epochs: int = 300) -> TrainingRecipe:
+    """PKGD's Tiny ImageNet recipe: batches of 128, lr 0.1, Nesterov, x0.2 at 30, 50, 70 and 90 %, crops 64 of 80."""
+    drops = milestones(epochs, (0.3, 0.5, 0.7, 0.9))
+    return TrainingRecipe(epochs=epochs, lr=0.1, nesterov=True, batch_size=128, milestones=drops, gamma=0.2, pad=8)
+
+
+RECIPES: dict[str, Callable[[int], TrainingRecipe]] = {
+    "cifar_rd": cifar_rd,
+    "cifar_lr": cifar_lr,
+    "cifar_review": cifar_review,
+    "tiny_imagenet": tiny_imagenet,
+}
 
 
 @dataclass(frozen=True)
@@ -304,7 +323,7 @@ def epoch_batches(
     order = torch.randperm(N, generator=generator).to(device)
     if view:
         generator.manual_seed(derived_seed(seed, epoch, f"view {view}"))
-    pad = 0 if recipe.augment == "none" else 4
+    pad = 0 if recipe.augment == "none" else recipe.pad
     offsets, flips = draw(N, pad, recipe.augment == "crop_flip", generator, device)
     steps = recipe.steps(N)
     for step in range(steps):

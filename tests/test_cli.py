@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from efflib import cli
+from efflib.papers import cifar
 from efflib.papers.bimask.tables import SCALES, baseline
 from efflib.trials import Store, runner, store
 from efflib.trials.record import Cost, DataUsed, Failure, Provenance, Record
@@ -219,9 +221,9 @@ def test_export_and_merge_tell_what_they_did(efflib, places, monkeypatch):
 
 def test_a_run_records_and_does_not_repeat(efflib, places, monkeypatch):
     """A real smoke trial, cut down: table 2's baseline and one arm on a few rendered objects."""
-    small = SCALES["smoke"]
-    quick = {**small.__dict__, "subset": 60, "holdout": 20, "epochs": 1, "finetune_epochs": 1}
-    monkeypatch.setitem(SCALES, "smoke", type(small)(**quick))
+    quick = replace(cifar.SIZES["smoke"], subset=60, holdout=20, epochs=1)
+    monkeypatch.setitem(cifar.SIZES, "smoke", quick)
+    monkeypatch.setitem(SCALES, "smoke", replace(SCALES["smoke"], finetune_epochs=1))
     monkeypatch.setattr(runner, "canary", lambda recipe: {})
     command = ("run", "bimask.table2", "--only", "models=resnet14", "--only", "methods=random", "--device", "cpu")
     code, out, _ = efflib(*command)
@@ -245,6 +247,7 @@ def test_numbers_and_lists_are_read():
 
 LIGHT = """
 import sys
+from dataclasses import replace
 sys.argv = ["efflib", "--help"]
 from efflib.cli import main
 try:

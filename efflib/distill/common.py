@@ -140,3 +140,7 @@ class Distiller(nn.Module):
 
     def prepare(self, context: PrepareContext) -> None:
         """Train what must be trained before the student; nothing, for most methods."""
+
+    def measure(self, student: Features, teacher: Features) -> dict[str, Tensor]:
+        """What is worth knowing about a batch beside the loss, as means over it; nothing, for most methods."""
+        return {}

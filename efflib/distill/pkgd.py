@@ -327,6 +327,23 @@ class PKGD(Distiller):
             terms["feature"] = growth * hcl_loss(guided, wanted)
         return terms
 
+    def measure(self, student: Features, teacher: Features) -> dict[str, Tensor]:
+        """HCL to the teacher's maps per level: of the aligned student and, where a trained DDAG is, of the guided one.
+
+        Claim of the paper's section 1: guidance narrows the gap (PKGD spec, section 2.10). A DDAG that is drawn anew
+        at every step has no weights to measure.
+        """
+        if self.align is None:
+            return {}
+        aligned, guided, _ = self.guided(student, teacher)
+        wanted = levels(teacher)
+        found = {"gap_aligned": _gaps(aligned, wanted)}
+        return found | ({"gap_guided": _gaps(guided, wanted)} if len(self.guides) and not self.ddag_resample else {})
+
+
+def _gaps(maps: list[Tensor], wanted: list[Tensor]) -> Tensor:
+    return torch.stack([hcl_loss([x], [y]) for x, y in zip(maps, wanted, strict=True)])
+
 
 class _AlignAll(nn.Module):
     """`Align` at every level."""
@@ -351,7 +368,7 @@ class _Review(nn.Module):
         return self.chain(levels(student))
 
 
-def code_variant(trained: bool = False) -> dict[str, object]:
+def code_variant(trained: bool = False) -> dict[str, float | int | str | bool]:
     """Options of what the published script does (PKGD spec, section 2.8); `trained` repairs the random DDAG."""
     return {
         "mlff_side": "student",

@@ -10,16 +10,18 @@ from torch import nn
 
 from efflib.data import ImageSet, holdout, list_datasets, load_dataset, subset
 from efflib.models import count_macs, create_model, list_models
-from efflib.training import TrainingRecipe, fit, predict, seeded
+from efflib.training import Loss, TrainingRecipe, cross_entropy, fit, predict, seeded
 from efflib.trials.recipes import Config, Context, Outcome, recipe
 
 # Training images, test images, side and channels of each set: cost estimates need no data at hand.
 SIZES = {
     "objects32": (2_000, 1_000, 32, 3),
+    "objects64": (1_200, 600, 64, 3),
     "digits": (1_257, 360, 8, 1),
     "cifar10": (50_000, 10_000, 32, 3),
     "cifar100": (50_000, 10_000, 32, 3),
     "mnist": (60_000, 10_000, 28, 1),
+    "tiny_imagenet": (100_000, 10_000, 64, 3),
 }
 
 
@@ -140,6 +142,7 @@ def trained(
     train: ImageSet,
     validation: ImageSet | None,
     test: ImageSet,
+    loss: Loss = cross_entropy,
     **extra: Any,
 ) -> Outcome:
     """Fit as the configuration and the context say: metrics with curves, FLOPs really spent, last weights."""
@@ -149,6 +152,7 @@ def trained(
         test,
         validation,
         recipe=config.training,
+        loss=loss,
         seed=config.seed,
         checkpoint=context.checkpoint,
         device=context.device,

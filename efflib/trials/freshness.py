@@ -28,10 +28,14 @@ def stale_reason(record: Record) -> str | None:
     if record.provenance.source_hash == source_hash(record.recipe):
         return None
     today = canary(record.recipe)
+    known = record.provenance.canary
+    if not known:
+        return "the source changed and the record has no canary"
+    # A number that only today's canary has tells of something new, not of a change in what the record did.
     changed = [
-        f"{name} {record.provenance.canary.get(name)} -> {today.get(name)}"
-        for name in sorted(today.keys() | record.provenance.canary.keys())
-        if not _close(record.provenance.canary.get(name), today.get(name))
+        f"{name} {known[name]} -> {today.get(name)}"
+        for name in sorted(known)
+        if not _close(known[name], today.get(name))
     ]
     return f"the source changed and the canary differs: {', '.join(changed)}" if changed else None
 

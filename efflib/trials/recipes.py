@@ -58,7 +58,7 @@ class Recipe:
 
 
 _RECIPES: dict[str, Recipe] = {}
-_HOMES = ("efflib.papers.baselines", "efflib.papers.bimask.recipes")
+_HOMES = ("efflib.papers.baselines", "efflib.papers.distillation", "efflib.papers.bimask.recipes")
 
 
 def recipe(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from efflib.data import NORMALISATION
+from efflib.papers import cifar
 from efflib.papers.bimask import claims
 from efflib.papers.bimask.recipes import ft_default
 from efflib.papers.table import Table, load_printed
@@ -23,46 +24,32 @@ RATIOS = {"vgg": 0.10, "resnet": 0.075, "wrn": 0.075}
 
 @dataclass(frozen=True)
 class Scale:
-    """Data and length of runs at one scale; `pairs` are the default (model, data set) pairs of tables 2 and 3."""
+    """What a scale repeats; `pairs` are the default (model, data set) pairs of tables 2 and 3."""
 
     pairs: tuple[tuple[str, str], ...]
-    subset: int | None
-    holdout: int
-    epochs: int
     finetune_epochs: int
     ratios: tuple[float, ...]
     layers: tuple[int, ...]
-    widths: dict[str, float]
 
 
 def _product(models: tuple[str, ...], datasets: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     return tuple((model, dataset) for dataset in datasets for model in models)
 
 
-# Spec, section 5, "Reduced versions". Smoke runs narrow networks on rendered objects, to show that the code runs.
+# Spec, section 5, "Reduced versions"; data and lengths: efflib.papers.cifar.
 SCALES = {
-    "smoke": Scale(
-        _product(("resnet14", "vgg8"), ("objects32",)), None, 200, 6, 1, (0.05, 0.1, 0.3), (-4, -1),
-        {"resnet14": 0.5, "vgg8": 0.125, "vgg13": 0.125},
-    ),
+    "smoke": Scale(_product(("resnet14", "vgg8"), ("objects32",)), 1, (0.05, 0.1, 0.3), (-4, -1)),
     "tiny": Scale(
-        (("resnet14", "cifar10"), ("resnet14", "cifar100"), ("vgg8", "cifar10")), 10_000, 1_000, 30, 6,
-        (0.05, 0.1, 0.3), (-4, -1), {},
+        (("resnet14", "cifar10"), ("resnet14", "cifar100"), ("vgg8", "cifar10")), 6, (0.05, 0.1, 0.3), (-4, -1)
     ),
-    "small": Scale(
-        _product(("vgg8", "resnet20"), claims.DATASETS), None, 5_000, 60, 10, (0.05, 0.1, 0.3), (-4, -1), {}
-    ),
-    "paper": Scale(
-        _product(claims.MODELS, claims.DATASETS), None, 0, 240, 30, claims.RATIOS, claims.CONV_INDICES, {}
-    ),
-}  # fmt: skip
+    "small": Scale(_product(("vgg8", "resnet20"), claims.DATASETS), 10, (0.05, 0.1, 0.3), (-4, -1)),
+    "paper": Scale(_product(claims.MODELS, claims.DATASETS), 30, claims.RATIOS, claims.CONV_INDICES),
+}
 
 
 def baseline(scale: str, model: str, dataset: str, seed: int) -> Trial:
-    """The trial that trains a network from scratch; tables, arms and other papers share it."""
-    return Trial.of(
-        "baseline", training=_baseline_training(scale, model, dataset), **_shared(scale, model, dataset, seed)
-    )
+    """The trial that trains a network from scratch as this paper does."""
+    return cifar.baseline(scale, model, dataset, seed, _baseline_training(scale, model))
 
 
 def arm(
@@ -74,31 +61,18 @@ def arm(
     return Trial.of(
         "bimask",
         parents={"baseline": parent},
-        training=_finetuning(scale, _baseline_training(scale, model, dataset), method),
+        training=_finetuning(scale, _baseline_training(scale, model), method),
         method=method,
         masking_ratio=None if method == "original_only" else ratio,
         conv_index=layer,
-        **_shared(scale, model, dataset, seed),
+        **cifar.shared(scale, model, dataset, seed),
     )
 
 
-def _shared(scale: str, model: str, dataset: str, seed: int) -> dict[str, Any]:
-    size = SCALES[scale]
-    options = {"width": size.widths[model]} if model in size.widths else {}
-    return {
-        "dataset": dataset,
-        "model": model,
-        "seed": seed,
-        "subset": size.subset,
-        "holdout": size.holdout,
-        "model_options": options,
-    }
-
-
-def _baseline_training(scale: str, model: str, dataset: str) -> TrainingRecipe:
+def _baseline_training(scale: str, model: str) -> TrainingRecipe:
     """`cifar_rd` everywhere except, at paper scale, the two networks that the paper took from LeRaC."""
     if scale != "paper":
-        return cifar_rd(SCALES[scale].epochs)
+        return cifar_rd(cifar.SIZES[scale].epochs)
     if model in ("resnet18", "wrn_52_2"):
         return cifar_lr()
     # The authors' loaders apply CIFAR-100's constants to both sets (spec, section 4.1).
