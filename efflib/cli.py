@@ -176,11 +176,11 @@ def data(
     if name is None:
         for each in list_datasets():
             here = where(each) if available(each) else f"not here; `efflib data {each} --download` fetches it"
-            typer.echo(f"{each:<12} {here}")
+            typer.echo(f"{each:<14} {here}")
     else:
         for split in ("train", "test"):
             found = load_dataset(name, split, download=download)
-            typer.echo(f"{name:<12} {split:<6} {found.images.shape}, variant {found.variant}, {found.fingerprint[:12]}")
+            typer.echo(f"{name:<14} {split:<6} {found.images.shape}, variant {found.variant}, {found.fingerprint[:12]}")
 
 
 @app.command()

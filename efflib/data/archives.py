@@ -4,38 +4,41 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from efflib.data.errors import DataBroken, DataNotFound
-from efflib.data.sets import RealSet
+from efflib.data.sets import RealSet, Tree
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-BIG = 8 << 20  # bytes from which decoding is slow enough for a progress bar
+BIG = 8 << 20  # bytes from which reading an archive is slow enough for a progress bar
+MANY = 5000  # images from which decoding is
+Item = tuple[str, Callable[[], bytes]]  # where an image file lies, for messages, and how to read it
 
 
-def splits_of(file_name: str, name: str) -> list[str]:
-    """Splits that an archive of data set `name` may hold, by its file name; [] when it is none of that set.
+def splits_of(file_name: str, known: RealSet) -> list[str]:
+    """Splits that an archive of a data set may hold, by its file name; [] when it is none of that set.
 
     `<name>[-train|-test][-[part]1].tar[.gz]`, words joined by - _ or . ; without a split word: both.
     """
-    words = "|".join(SPLIT_FOLDERS)
-    pattern = rf"{re.escape(name)}([-_.]({words}))?([-_.](part[-_.]?)?\d+)?\.(tar|tar\.gz|tgz)"
+    words, name = "|".join(known.split_folders), re.escape(known.name).replace("_", "[-_]")
+    pattern = rf"{name}([-_.]({words}))?([-_.](part[-_.]?)?\d+)?\.(tar|tar\.gz|tgz)"
     match = re.fullmatch(pattern, file_name.lower())
     if match is None:
         return []
-    return [SPLIT_FOLDERS[match[2]]] if match[2] else ["train", "test"]
+    return [known.split_folders[match[2]]] if match[2] else ["train", "test"]
 
 
 def in_rank_order(labels: np.ndarray, names: list[str]) -> np.ndarray:
-    """Positions ordered by (label, file name without suffix): the image index of every CIFAR source."""
+    """Positions ordered by (label, file name without suffix): the image index, whatever the images came from."""
     return np.array(sorted(range(len(names)), key=lambda i: (labels[i], names[i])), dtype=np.int64)
 
 
@@ -54,44 +57,50 @@ def read_archives(known: RealSet, archives: tuple[Path, ...], split: str) -> tup
         DataNotFound: no member of this split.
         DataBroken: a truncated archive, unsafe or undecodable or doubled members, wrong sizes or classes.
     """
-    found: dict[tuple[str, str], np.ndarray] = {}
-    for archive in archives:
-        for name, content in _members(archive):
-            where = _placed(name, f"{archive}: {name}")
-            if where and where[0] == split:
-                _add(
-                    found,
-                    where,
-                    decode_image(content, known.shape, f"{archive}: {name}"),
-                    f"{archive}: {name}",
-                )
-    return _assemble(known, found, split, " + ".join(map(str, archives)))
+    members = (
+        (name, (f"{archive}: {name}", partial(bytes, content)))
+        for archive in archives
+        for name, content in _members(archive)
+    )
+    return _assemble(known, members, split, " + ".join(map(str, archives)))
 
 
 def read_folder(known: RealSet, folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """One split from an open image folder; as `read_archives`."""
+    files = folder_files(known, folder, split)
+    members = ((path.relative_to(folder).as_posix(), (str(path), path.read_bytes)) for path in files)
+    return _assemble(known, members, split, str(folder))
+
+
+def folder_files(known: RealSet, folder: Path, split: str) -> list[Path]:
+    """All files of one split of an open image folder, sorted."""
+    roots = [path for path in folder.iterdir() if known.split_folders.get(path.name.lower()) == split]
+    return files_below(*roots)
+
+
+def files_below(*folders: Path) -> list[Path]:
+    """All files in these folders and the folders in them, sorted; files among `folders` do not count."""
+    return sorted(Path(root, name) for folder in folders for root, _, names in os.walk(folder) for name in names)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image of the set by its name: desktop systems leave files of their own."""
+    return name.lower().endswith(SUFFIXES) and not name.rsplit("/", 1)[-1].startswith(".") and "__MACOSX" not in name
+
+
+def decode_images(items: Sequence[Item], shape: tuple[int, int, int], what: str) -> np.ndarray:
+    """Image files -> uint8 (N, H, W, C), decoded one by one into their place: little more memory than the result.
+
+    Raises:
+        DataBroken: a file cannot be decoded or has another size.
+    """
     from tqdm import tqdm
 
-    found: dict[tuple[str, str], np.ndarray] = {}
-    files = folder_files(folder, split)
-    for path in tqdm(
-        files,
-        desc=f"decoding {folder.name}",
-        unit="image",
-        disable=len(files) < 5000,
-        leave=False,
-        mininterval=1,
-    ):
-        where = _placed(path.relative_to(folder).as_posix(), str(path))
-        if where:
-            _add(found, where, decode_image(path.read_bytes(), known.shape, str(path)), str(path))
-    return _assemble(known, found, split, str(folder))
-
-
-def folder_files(folder: Path, split: str) -> list[Path]:
-    """All files of one split of an open image folder, sorted."""
-    roots = [path for path in folder.iterdir() if path.is_dir() and SPLIT_FOLDERS.get(path.name.lower()) == split]
-    return sorted(path for root in roots for path in root.rglob("*") if path.is_file())
+    images = np.empty((len(items), *shape), np.uint8)
+    options: dict[str, Any] = {"unit": "image", "disable": len(items) < MANY, "leave": False, "mininterval": 1}
+    for i, (place, read) in enumerate(tqdm(items, f"decoding {what}", **options)):
+        images[i] = decode_image(read(), shape, place)
+    return images
 
 
 def decode_image(content: bytes, shape: tuple[int, int, int], what: str) -> np.ndarray:
@@ -114,44 +123,68 @@ def decode_image(content: bytes, shape: tuple[int, int, int], what: str) -> np.n
     return pixels.reshape(shape)
 
 
-def _placed(name: str, what: str) -> tuple[str, str, str] | None:
-    """(split, class, stem) of an image path `[<name>/]<split>/<class>/<file>`; None for everything else."""
+def _placed(known: RealSet, name: str, what: str) -> tuple[str, str, str] | None:
+    """(split folder, class, stem) of `[<name>/]<split folder>/<class>/[images/]<file>`; None for everything else."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         raise DataBroken(f"{what}: unsafe member name; a data archive holds plain relative paths only")
     parts = path.parts
-    if path.suffix.lower() not in SUFFIXES or parts[-1].startswith(".") or "__MACOSX" in parts:
+    depth = next((i for i, part in enumerate(parts[:2]) if part.lower() in known.split_folders), None)
+    if depth is None or not is_image(name):
         return None
-    depth = next((i for i, part in enumerate(parts[:2]) if part.lower() in SPLIT_FOLDERS), None)
-    if depth is None:
+    inner = parts[depth + 1 :]
+    if len(inner) == 3 and inner[1] == "images":  # Tiny ImageNet's own way
+        inner = (inner[0], inner[2])
+    if inner[0] == "images" and isinstance(known.official, Tree):  # its test images, which have no labels
         return None
-    if len(parts) != depth + 3:
+    if len(inner) != 2:
         raise DataBroken(f"{what}: expected [<name>/]{parts[depth]}/<class>/<image>")
-    return SPLIT_FOLDERS[parts[depth].lower()], parts[-2], path.stem
+    return parts[depth].lower(), inner[0], path.stem
 
 
-def _add(found: dict, where: tuple[str, str, str], pixels: np.ndarray, what: str) -> None:
-    key = where[1:]
-    if key in found:
-        raise DataBroken(f"{what}: class {key[0]} has two images named {key[1]}")
-    found[key] = pixels
+def _assemble(
+    known: RealSet, members: Iterable[tuple[str, Item]], split: str, what: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and labels in rank order; nothing is decoded before the last name is known and fits."""
+    found = _collect(known, members, split, what)
+    numbers = {name: number for number, name in enumerate(known.classes)}
+    labels = np.array([numbers[name] for name, _ in found], dtype=np.int64)
+    order = in_rank_order(labels, [stem for _, stem in found])
+    items = list(found.values())
+    return decode_images([items[i] for i in order], known.shape, f"{known.name} {split}"), labels[order]
 
 
-def _assemble(known: RealSet, found: dict, split: str, what: str) -> tuple[np.ndarray, np.ndarray]:
-    if not found:
-        raise DataNotFound(f"{what} holds no {split} images; expected members [<name>/]{split}/<class>/<image>")
-    classes = {name for name, _ in found}
+def _collect(known: RealSet, members: Iterable[tuple[str, Item]], split: str, what: str) -> dict[tuple[str, str], Item]:
+    """(class, stem) -> image file of one split."""
+    found: dict[tuple[str, str], Item] = {}
+    folders: set[str] = set()
+    for name, item in members:
+        folder, label, stem = _placed(known, name, item[0]) or ("", "", "")
+        if known.split_folders.get(folder) != split:
+            continue
+        folders.add(folder)
+        if len(folders) > 1:
+            both = " and ".join(f"{name}/" for name in sorted(folders))
+            raise DataBroken(f"{what} holds {both}, each of which would be the {split} split: keep one of them")
+        if (label, stem) in found:
+            raise DataBroken(f"{item[0]}: class {label} has two images named {stem}")
+        found[label, stem] = item
+    _check_classes(known, {name for name, _ in found}, split, what)
+    return found
+
+
+def _check_classes(known: RealSet, classes: set[str], split: str, what: str) -> None:
+    if not classes:
+        folder = next(name for name, its in known.split_folders.items() if its == split)
+        raise DataNotFound(f"{what} holds no {split} images; expected members [<name>/]{folder}/<class>/<image>")
     missing, extra = sorted(set(known.classes) - classes), sorted(classes - set(known.classes))
     if missing or extra:
-        lists = [f"without images: {_few(missing)}"] * bool(missing) + [f"unknown: {_few(extra)}"] * bool(extra)
+        lists = [f"without images: {few(missing)}"] * bool(missing) + [f"unknown: {few(extra)}"] * bool(extra)
         raise DataBroken(f"{what}: class folders of {known.title} {split} {'; '.join(lists)}")
-    keys = list(found)
-    labels = np.array([known.classes.index(name) for name, _ in keys], dtype=np.int64)
-    order = in_rank_order(labels, [stem for _, stem in keys])
-    return np.stack([found[keys[i]] for i in order]), labels[order]
 
 
-def _few(names: list[str]) -> str:
+def few(names: list[str]) -> str:
+    """The first ten names and how many more there are, for messages."""
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
@@ -177,7 +210,7 @@ def _bar(archive: Path) -> Any:
 
     size = archive.stat().st_size
     options: dict[str, Any] = {"unit": "B", "unit_scale": True, "leave": False, "mininterval": 1}
-    return tqdm(desc=f"decoding {archive.name}", total=size, disable=size < BIG, **options)
+    return tqdm(desc=f"reading {archive.name}", total=size, disable=size < BIG, **options)
 
 
 def _members(archive: Path) -> Iterator[tuple[str, bytes]]:

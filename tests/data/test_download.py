@@ -166,6 +166,44 @@ def test_download_dataset_gives_the_paths(remote, places):
         download_dataset("cifar")
 
 
+@pytest.fixture
+def tiny_remote(server, make, tmp_path, monkeypatch):
+    """Tiny ImageNet with its official zip on the local server; returns the zip's content."""
+    path = make.write_zip(tmp_path / "elsewhere.zip", make.tiny_tree())
+    make.trust_zip(monkeypatch, path)
+    content = path.read_bytes()
+    known = sets.REAL["tiny_imagenet"]
+    address = {known.official.archive: (f"{server}/zip", md5(content))}
+    monkeypatch.setitem(sets.REAL, "tiny_imagenet", dataclasses.replace(known, downloads=address))
+    monkeypatch.delenv("EFFLIB_OFFLINE")
+    Handler.extra = {"/zip": content}
+    return content
+
+
+def test_tiny_imagenet_is_downloaded_once(tiny_remote, places):
+    assert load_dataset("tiny_imagenet", "train").variant == "official"
+    assert len(load_dataset("tiny_imagenet", "test")) == 6
+    assert Handler.served == ["/zip"]
+    assert (places[1] / "downloads" / "tiny-imagenet-200.zip").read_bytes() == tiny_remote
+    assert available("tiny_imagenet")
+
+
+@pytest.mark.parametrize("damage", [lambda c: PAGE, lambda c: c[:-100], lambda c: c[:-1] + b"!"])
+def test_a_failed_download_of_tiny_imagenet_is_one_clear_error(damage, tiny_remote, places):
+    Handler.extra = {"/zip": damage(tiny_remote)}
+    with pytest.raises(DataNotFound, match=r"(?s)tiny-imagenet-200\.zip.*download failed: .*/zip.*efflib data tiny_"):
+        load_dataset("tiny_imagenet", "train")
+    assert not list((places[1] / "downloads").iterdir())
+
+
+def test_the_address_of_tiny_imagenet():
+    known = sets.TINY_IMAGENET
+    ((name, (url, sum_)),) = known.downloads.items()
+    assert (name, sum_) == (known.official.archive, known.official.archive_md5)
+    assert url == "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+    assert sum_ == "90528d7ca1a48142e341f4ef8d21d0de"
+
+
 def test_official_addresses_and_sums_are_torchvisions():
     """Compared as text: importing torchvision takes seconds, its constants are literals."""
     package = importlib.util.find_spec("torchvision")

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from efflib.data import NORMALISATION, Difficulty, boxes_of, list_datasets, load_dataset, render_objects
+from efflib.data import (
+    NORMALISATION,
+    Difficulty,
+    boxes_of,
+    embedded,
+    list_datasets,
+    load_dataset,
+    render_objects,
+    sets,
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +42,17 @@ def test_sizes_shapes_and_balance(train):
     assert len(load_dataset("objects32", "test")) == 1000
 
 
+def test_plans_know_the_sizes():
+    from efflib.papers.baselines import SIZES
+
+    assert set(SIZES) == set(list_datasets())
+    for name in embedded.EMBEDDED:
+        train, test = load_dataset(name, "train"), load_dataset(name, "test")
+        assert SIZES[name] == (len(train), len(test), *train.images.shape[2:])
+    for name, known in sets.REAL.items():
+        assert SIZES[name][2:] == known.shape[1:]
+
+
 def test_splits_are_disjoint_and_fingerprints_differ(train):
     test = load_dataset("objects32", "test")
     assert not {p.tobytes() for p in train.images} & {p.tobytes() for p in test.images}
@@ -40,11 +60,38 @@ def test_splits_are_disjoint_and_fingerprints_differ(train):
     assert train.fingerprint == load_dataset("objects32", "train").fingerprint
 
 
-def test_normalisation_is_that_of_the_training_split(train):
-    mean, std = NORMALISATION["objects32"]
-    assert np.allclose(train.images.mean((0, 1, 2)) / 255, mean, atol=0.002)
-    assert np.allclose(train.images.std((0, 1, 2)) / 255, std, atol=0.002)
+@pytest.mark.parametrize("name", ["objects32", "objects64"])
+def test_normalisation_is_that_of_the_training_split(name):
+    mean, std = NORMALISATION[name]
+    images = load_dataset(name, "train").images
+    assert np.allclose(images.mean((0, 1, 2)) / 255, mean, atol=0.001)
+    assert np.allclose(images.std((0, 1, 2)) / 255, std, atol=0.001)
     assert set(list_datasets()) <= set(NORMALISATION)
+
+
+def test_objects64_are_the_first_scenes_of_objects32_at_twice_the_size(train):
+    large = {split: load_dataset("objects64", split) for split in ("train", "validation", "test")}
+    assert {split: len(data) for split, data in large.items()} == {"train": 1200, "validation": 300, "test": 600}
+    data = large["train"]
+    assert (data.name, data.split, data.variant) == ("objects64", "train", "embedded")
+    assert data.images.shape == (1200, 64, 64, 3) and data.masks.shape == (1200, 64, 64)
+    assert data.classes == train.classes and np.array_equal(data.labels, train.labels[:1200])
+    assert np.abs(data.boxes / 2 - train.boxes[:1200]).mean() < 0.5  # pixels of the small picture
+    halved = data.masks.reshape(1200, 32, 2, 32, 2).mean((2, 4)) >= 0.5
+    assert (halved == train.masks[:1200]).mean() > 0.97
+    assert all(set(np.bincount(part.labels)) == {len(part) // 10} for part in large.values())
+    assert len({part.fingerprint for part in large.values()}) == 3
+
+
+@pytest.mark.parametrize("name", ["objects32", "objects64"])
+def test_rendered_sets_are_drawn_once_and_shared_with_no_one(name, monkeypatch):
+    first = load_dataset(name, "test")
+    monkeypatch.setattr(embedded, "render_objects", None)
+    copy = first.images.copy()
+    first.images[:] = 0
+    first.masks[:] = False
+    again = load_dataset(name, "test")
+    assert np.array_equal(again.images, copy) and again.masks.any() and again.boxes.flags.writeable
 
 
 def test_masks_and_boxes_agree_and_are_never_empty(train):

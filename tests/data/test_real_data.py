@@ -63,6 +63,19 @@ def test_indices_are_ranks_by_label_and_name(name, real):
             assert test.indices[rank] == rank
 
 
+@needs_data
+def test_tiny_imagenet(real):
+    if not available("tiny_imagenet"):
+        pytest.skip("tiny_imagenet is not under EFFLIB_DATA")
+    train, test = load_dataset("tiny_imagenet", "train"), load_dataset("tiny_imagenet", "test")
+    assert train.classes == test.classes == sets.TINY_IMAGENET_CLASSES
+    assert set(np.bincount(train.labels)) == {500} and set(np.bincount(test.labels)) == {50}
+    assert train.images.shape == (100_000, 64, 64, 3) and test.images.shape == (10_000, 64, 64, 3)
+    assert np.allclose(train.images[::7].mean((0, 1, 2)) / 255, NORMALISATION["tiny_imagenet"][0], atol=0.004)
+    for boxes in (train.boxes, test.boxes):
+        assert boxes is None or (boxes.min() >= 0 and boxes.max() <= 64 and (boxes[:, 2:] > boxes[:, :2]).all())
+
+
 def test_class_lists_are_sorted_and_complete():
     assert len(sets.CIFAR10_CLASSES) == 10
     assert len(set(sets.CIFAR100_CLASSES)) == 100

@@ -407,7 +407,7 @@ def test_unknown_names_list_the_known_ones():
         load_dataset("digits", "val")
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist"])
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "tiny_imagenet"])
 def test_missing_data_name_file_places_and_command(name, places, monkeypatch):
     with pytest.raises(DataNotFound) as error:
         load_dataset(name, "train")
