@@ -14,7 +14,7 @@ import pickle
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -119,12 +119,60 @@ def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
     return F.cross_entropy(model(batch.images), batch.targets)
 
 
+class Curriculum:
+    """What may decide about order, images, rates or feature maps of a run of `fit`; this one decides nothing.
+
+    `efflib.curricula` has those of the papers; each overrides the hooks that it needs. `progress` counts epochs, as in
+    Batch. What a hook does follows from its arguments and the options alone, never from what was called before, so that
+    a resumed run repeats an unbroken one; and `repr` tells the options, because a checkpoint belongs to them too.
+    """
+
+    def check(self, model: nn.Module, train: ImageSet, recipe: TrainingRecipe) -> None:
+        """Called once, before anything is trained.
+
+        Raises:
+            ValueError: this curriculum cannot train this network on these images; says what could be done.
+        """
+
+    def attached(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Around training and the evaluations between its epochs: may put hooks on the network, takes them off."""
+        return nullcontext()
+
+    def step(self, progress: float) -> None:
+        """Before each batch."""
+
+    def layers(self, model: nn.Module) -> list[list[nn.Parameter]]:
+        """Parameters that get rates of their own, as groups; the others follow the recipe."""
+        return []
+
+    def factors(self, progress: float, lr: float, count: int) -> list[float]:
+        """What the recipe's rate, `lr` at first, is multiplied by in each of the `count` groups of `layers`."""
+        return []
+
+    def order(self, order: Tensor, recipe: TrainingRecipe, seed: int, epoch: int) -> Tensor:
+        """Positions (N,) in the training set from which an epoch's batches are cut; `order` is the usual one."""
+        return order
+
+    def pixels(self, images: Tensor, progress: float, epochs: int) -> Tensor:
+        """Training images (B, H, W, C) uint8, before crop, flip and normalisation."""
+        return images
+
+    def images(self, images: Tensor, progress: float, epochs: int) -> Tensor:
+        """Training images (B, C, H, W) as the network is to see them, normalised; of any size."""
+        return images
+
+    def compute_factor(self, side: int) -> float:
+        """Cost of an epoch relative to an ordinary one, for images of `side` pixels."""
+        return 1.0
+
+
 @dataclass
 class History:
     """Curves of one run, one entry per finished epoch; accuracies in percent, losses as means per image.
 
     `last` uses no selection; `test_best` is the maximum over epochs on the test set (what most papers print);
     `val_best` is the test accuracy of the epoch that is best on the held-out images (first of equals), None without.
+    `seconds` is clock time in all, `epoch_seconds` the training part of each epoch, without its evaluation.
     """
 
     test: list[float] = field(default_factory=list)
@@ -132,6 +180,7 @@ class History:
     losses: dict[str, list[float]] = field(default_factory=dict)
     rates: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    epoch_seconds: list[float] = field(default_factory=list)
     resumed_from: int = 0
 
     @property
@@ -150,6 +199,11 @@ class History:
     def test_best_epoch(self) -> int:
         """Epoch of `test_best`, counting from 1, the first of equals."""
         return int(np.argmax(self.test)) + 1
+
+    @property
+    def seconds_per_epoch(self) -> float | None:
+        """Median training time of an epoch; the first is left out where there are more: it warms caches up."""
+        return float(np.median(self.epoch_seconds[1:] or self.epoch_seconds)) if self.epoch_seconds else None
 
     @property
     def val_best_epoch(self) -> int | None:
@@ -172,7 +226,7 @@ class History:
 
 
 class ForeignCheckpoint(ValueError):
-    """A checkpoint that belongs to another run: other recipe, seed, precision, training images, network or loss."""
+    """A checkpoint of another run: other recipe, seed, precision, training images, curriculum, network or loss."""
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
@@ -252,6 +306,7 @@ def fit(
     precision: str = "auto",
     progress: bool | None = None,
     description: str = "training",
+    curriculum: Curriculum | None = None,
 ) -> History:
     """Train a classifier and follow its accuracy on the test set (and the held-out images) after every epoch.
 
@@ -262,29 +317,34 @@ def fit(
         validation: held-out training images, or None.
         recipe: a TrainingRecipe, or the name of one ("cifar_rd", "cifar_lr") at its full length.
         loss: called with (model, Batch); returns the loss or a dict of named terms that add up to it. If it is a
-            Module, it is moved to the device, and its parameters are trained and checkpointed too.
+            Module, it is moved to the device, and its parameters are trained and checkpointed too. If it has a method
+            `parameter_groups()`, each dict that this returns becomes a group of the optimiser: "params", "lr_factor"
+            (times the recipe's rate, 1 if left out) and "weight_decay" (the recipe's if left out).
         seed: fixes order, crops, flips and dropout.
         checkpoint: file to resume from and to write after each epoch, or None.
         device: "auto", "cpu", "cuda", ...
         precision: "auto", "bf16" (autocast), "fp32" or "fp64".
         progress: a bar with the time left; None shows one on a terminal or in a notebook only.
         description: label of the bar.
+        curriculum: of `efflib.curricula`, or None.
 
     Returns:
         History; the model holds the weights of the last epoch and is left in eval mode.
 
     Raises:
         FloatingPointError: a loss (or, after the last step, a weight) that is not finite, with its epoch.
-        ValueError: an empty set, an unknown recipe or device, or labels beyond the model's classes.
+        ValueError: an empty set, an unknown recipe or device, labels beyond the model's classes, parameter groups that
+            make no sense, or a curriculum that does not fit the network or the images.
         ForeignCheckpoint: the checkpoint belongs to another run (a ValueError too).
     """
     recipe = _named(recipe)
     device = pick_device(device)
     precision = pick_precision(precision, device)
-    run = _Run(model, train, test, validation, recipe, loss, seed, device, precision)
+    run = _Run(model, train, test, validation, recipe, loss, seed, device, precision, curriculum)
     history = run.restore(checkpoint)
     started = time.perf_counter() - history.seconds
-    with torch.random.fork_rng(), tqdm(**_bar(run, history, recipe.epochs, progress, description)) as bar:
+    shown = tqdm(**_bar(run, history, recipe.epochs, progress, description))
+    with torch.random.fork_rng(), run.curriculum.attached(model), shown as bar:
         for epoch in range(history.epochs, recipe.epochs):
             run.epoch(epoch, history, bar)
             history.seconds = time.perf_counter() - started
@@ -307,6 +367,7 @@ def epoch_batches(
     seed: int,
     epoch: int,
     view: int = 0,
+    curriculum: Curriculum | None = None,
 ) -> Iterator[Batch]:
     """Batches of one epoch: order, crops and flips are drawn at once from the epoch's own generator.
 
@@ -316,11 +377,13 @@ def epoch_batches(
         mean, std: normalisation constants.
         seed, epoch: fix the order and the augmentation.
         view: another number gives the same order with other crops and flips.
+        curriculum: its hooks `order` and `pixels` are asked; the images keep their size.
     """
     N, B = len(data), recipe.batch_size
+    curriculum = curriculum or Curriculum()
     generator = torch.Generator().manual_seed(derived_seed(seed, epoch, "data"))
     device = data.images.device
-    order = torch.randperm(N, generator=generator).to(device)
+    order = curriculum.order(torch.randperm(N, generator=generator), recipe, seed, epoch).to(device)
     if view:
         generator.manual_seed(derived_seed(seed, epoch, f"view {view}"))
     pad = 0 if recipe.augment == "none" else recipe.pad
@@ -329,32 +392,35 @@ def epoch_batches(
     for step in range(steps):
         chosen = order[step * B : (step + 1) * B]
         cut = slice(step * B, step * B + len(chosen))
-        images = crop_flip_normalise(data.images[chosen], offsets[cut], flips[cut], mean, std, pad)
-        yield Batch(images, data.labels[chosen], data.indices[chosen], epoch + step / steps)
+        progress = epoch + step / steps
+        pixels = curriculum.pixels(data.images[chosen], progress, recipe.epochs)
+        images = crop_flip_normalise(pixels, offsets[cut], flips[cut], mean, std, pad)
+        yield Batch(images, data.labels[chosen], data.indices[chosen], progress)
 
 
 class _Run:
     """State of one `fit` call: the sets on the device, the optimiser, and one epoch of work."""
 
-    def __init__(self, model, train, test, validation, recipe, loss, seed, device, precision):
+    def __init__(self, model, train, test, validation, recipe, loss, seed, device, precision, curriculum=None):
         _check_sets(train, test, validation)
         self.dtype = torch.float64 if precision == "fp64" else torch.float32
         self.model = model.to(device, self.dtype, memory_format=torch.channels_last)
         if isinstance(loss, nn.Module):
             loss.to(device, self.dtype)
         self.loss, self.recipe, self.seed, self.device, self.precision = loss, recipe, seed, device, precision
+        self.curriculum = curriculum or Curriculum()
         self.mean, self.std = normalisation(recipe, train)
         self.train, self.test = DeviceSet(train, device), DeviceSet(test, device)
         self.validation = DeviceSet(validation, device) if validation is not None else None
         self.optimiser = torch.optim.SGD(
-            list(self._parameters()),
+            self._groups(),
             lr=recipe.lr,
             momentum=recipe.momentum,
             nesterov=recipe.nesterov,
             weight_decay=recipe.weight_decay,
             fused=device.type == "cuda",
         )
-        self.identity = _identity(recipe, seed, precision, train)
+        self.identity = _identity(recipe, seed, precision, train, repr(curriculum) if curriculum else "")
         self._check(train)
 
     def _check(self, train: ImageSet) -> None:
@@ -370,14 +436,27 @@ class _Run:
         highest = max(int(data.labels.max()) for data in sets)
         if highest >= classes:
             raise ValueError(f"the model has {classes} classes, but there are labels up to {highest}")
+        self.curriculum.check(self.model, train, self.recipe)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Parameter groups of the optimiser: first what nobody claims, then the curriculum's, then the loss's own."""
+        parameters = {id(parameter): parameter for parameter in self._parameters()}
+        paced = [{"params": params, "lr_factor": 1.0} for params in self.curriculum.layers(self.model)]
+        groups = [*paced, *_groups_of(self.loss)]
+        self.paced = len(paced)
+        for group in groups:
+            group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+            for parameter in group["params"]:
+                if parameters.pop(id(parameter), None) is None:
+                    raise ValueError(
+                        f"a parameter of shape {tuple(parameter.shape)} is in two parameter groups, or in none of the "
+                        "modules that are trained (the model and the loss): name each of theirs once at most"
+                    )
+        return [{"params": list(parameters.values()), "lr_factor": 1.0}, *groups]
 
     def _parameters(self) -> Iterator[nn.Parameter]:
         modules = [self.model, self.loss] if isinstance(self.loss, nn.Module) else [self.model]
-        seen: set[int] = set()
-        for parameter in (p for module in modules for p in module.parameters() if p.requires_grad):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield parameter
+        return (p for module in modules for p in module.parameters() if p.requires_grad)
 
     @property
     def steps(self) -> int:
@@ -385,21 +464,37 @@ class _Run:
 
     def epoch(self, epoch: int, history: History, bar: tqdm) -> None:
         """One pass over the training set, then the accuracies; appends to the history."""
+        started = time.perf_counter()
         self.model.train()
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate(epoch)
+            group["lr"] = group["lr_factor"] * self.recipe.rate(epoch)
         torch.manual_seed(derived_seed(self.seed, epoch, "layers"))  # dropout
         totals: dict[str, Tensor] = {}
         for batch in self._batches(epoch):
+            self._pace(batch.progress)
             for name, value in self._step(batch).items():
                 totals[name] = totals.get(name, 0) + value.detach() * len(batch.targets)
             bar.update()
         seen = self.steps * self.recipe.batch_size if self.recipe.drop_last else len(self.train)
-        self._record(epoch, {name: float(total) / seen for name, total in totals.items()}, history, bar)
+        losses = {name: float(total) / seen for name, total in totals.items()}  # waits for the device
+        history.epoch_seconds.append(time.perf_counter() - started)
+        self._record(epoch, losses, history, bar)
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
-        for batch in epoch_batches(self.train, self.recipe, self.mean, self.std, self.seed, epoch):
-            yield replace(batch, images=batch.images.to(self.dtype))
+        batches = epoch_batches(
+            self.train, self.recipe, self.mean, self.std, self.seed, epoch, curriculum=self.curriculum
+        )
+        for batch in batches:
+            images = batch.images.to(self.dtype)
+            yield replace(batch, images=self.curriculum.images(images, batch.progress, self.recipe.epochs))
+
+    def _pace(self, progress: float) -> None:
+        """What the curriculum changes from one batch to the next: feature maps and rates."""
+        self.curriculum.step(progress)
+        common = self.recipe.rate(int(progress))
+        factors = self.curriculum.factors(progress, self.recipe.lr, self.paced)
+        for group, factor in zip(self.optimiser.param_groups[1:], factors):
+            group["lr"] = factor * common
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -447,8 +542,8 @@ class _Run:
             return History()
         if not isinstance(state, dict) or state.get("identity") != self.identity:
             raise ForeignCheckpoint(
-                f"checkpoint {path} belongs to another run (other recipe, seed, precision or training set): "
-                "remove it, or give this run a file of its own"
+                f"checkpoint {path} belongs to another run (other recipe, seed, precision, training set or "
+                "curriculum): remove it, or give this run a file of its own"
             )
         try:
             self.model.load_state_dict(state["model"])
@@ -544,7 +639,7 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
 
 
 # What torch.load was seen to raise on truncated, altered and random files.
-_UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, LookupError, pickle.UnpicklingError, zipfile.BadZipFile)
+UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, LookupError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 def load_or_set_aside(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
@@ -554,7 +649,7 @@ def load_or_set_aside(path: Path, device: torch.device | str = "cpu") -> dict[st
     try:
         _check_sums(path)
         return torch.load(path, map_location=device, weights_only=True)
-    except _UNREADABLE as problem:
+    except UNREADABLE as problem:
         broken = path.with_name(path.name + ".broken")
         os.replace(path, broken)
         tqdm.write(f"checkpoint {path.name} cannot be read ({problem}); set aside as {broken.name}, starting anew")
@@ -595,9 +690,31 @@ def _check_sets(train: ImageSet, test: ImageSet, validation: ImageSet | None) ->
             )
 
 
-def _identity(recipe: TrainingRecipe, seed: int, precision: str, train: ImageSet) -> str:
-    """What a checkpoint belongs to: the recipe, the seed, the precision and the very training images in order."""
-    digest = hashlib.sha256(f"{recipe.model_dump_json()}/{seed}/{precision}/{train.fingerprint}".encode())
+def _groups_of(loss: Loss) -> list[dict[str, Any]]:
+    """The parameter groups that a loss asks for, checked; none for most losses.
+
+    Raises:
+        ValueError: a key that is not known, or a number out of range.
+    """
+    if not isinstance(loss, nn.Module) or not hasattr(loss, "parameter_groups"):
+        return []
+    groups = [{"lr_factor": 1.0, **group} for group in loss.parameter_groups()]  # type: ignore[operator]
+    for group in groups:
+        unknown = group.keys() - {"params", "lr_factor", "weight_decay"}
+        if unknown or "params" not in group:
+            raise ValueError(
+                f"a parameter group of {type(loss).__name__} has the keys {', '.join(sorted(group))}: "
+                "give params, and lr_factor and weight_decay if they differ from the recipe's"
+            )
+        for name in ("lr_factor", "weight_decay"):
+            if not 0 <= group.get(name, 0) < float("inf"):
+                raise ValueError(f"{name}={group[name]} of {type(loss).__name__}: give a number of at least 0")
+    return groups
+
+
+def _identity(recipe: TrainingRecipe, seed: int, precision: str, train: ImageSet, curriculum: str) -> str:
+    """What a checkpoint belongs to: recipe, seed, precision, curriculum and the very training images in order."""
+    digest = hashlib.sha256(f"{recipe.model_dump_json()}/{seed}/{precision}/{train.fingerprint}{curriculum}".encode())
     digest.update(np.ascontiguousarray(train.indices).tobytes())
     digest.update(np.ascontiguousarray(train.images).data)
     return digest.hexdigest()

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -14,17 +15,20 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from efflib.data import ImageSet, load_dataset
 from efflib.models import create_model
 from efflib.training import (
     RECIPES,
     Batch,
+    Curriculum,
     ForeignCheckpoint,
     History,
     TrainingRecipe,
     cifar_lr,
     cifar_rd,
+    cifar_review,
     cross_entropy,
     evaluate,
     fit,
@@ -32,6 +36,7 @@ from efflib.training import (
     pick_precision,
     predict,
     seeded,
+    tiny_imagenet,
 )
 
 SHORT = TrainingRecipe(epochs=3, lr=0.05, batch_size=32, milestones=(2,))
@@ -117,14 +122,18 @@ def test_augmentation_and_validation_work_together():
         (cifar_rd(60), (38, 45, 53)),
         (cifar_rd(30), (19, 23, 26)),
         (cifar_lr(200), (30, 60, 90)),
+        (cifar_review(240), (150, 180, 210)),
+        (tiny_imagenet(300), (90, 150, 210, 270)),
     ],
 )
 def test_the_rate_drops_where_the_spec_says(recipe, drops):
+    factor = 0.2 if recipe == tiny_imagenet() else 0.1
     assert recipe.milestones == drops
     for number, drop in enumerate(drops):
-        assert recipe.rate(drop - 1) == pytest.approx(recipe.lr * 0.1**number)  # the epoch before, counting from 0
-        assert recipe.rate(drop) == pytest.approx(recipe.lr * 0.1 ** (number + 1))
-    assert recipe.rate(recipe.epochs - 1) == pytest.approx(recipe.lr * 1e-3)
+        # the epoch before, counting from 0
+        assert recipe.rate(drop - 1) == pytest.approx(recipe.lr * factor**number)
+        assert recipe.rate(drop) == pytest.approx(recipe.lr * factor ** (number + 1))
+    assert recipe.rate(recipe.epochs - 1) == pytest.approx(recipe.lr * factor ** len(drops))
 
 
 def test_recipes_have_the_settings_of_the_spec():
@@ -134,6 +143,34 @@ def test_recipes_have_the_settings_of_the_spec():
     )  # fmt: skip
     assert (lr.epochs, lr.lr, lr.weight_decay, lr.batch_size, lr.augment) == (200, 0.1, 5e-4, 64, "none")
     assert lr.normalisation == ((0.5,) * 3, (0.5,) * 3)
+    assert not rd.nesterov and not lr.nesterov and rd.pad == 4
+    for name, pad in (("cifar_review", 4), ("tiny_imagenet", 8)):
+        recipe = RECIPES[name]()
+        assert (recipe.batch_size, recipe.lr, recipe.momentum, recipe.nesterov) == (128, 0.1, 0.9, True)
+        assert (recipe.weight_decay, recipe.augment, recipe.pad) == (5e-4, "crop_flip", pad)
+    assert cifar_review().model_copy(update={"lr": 0.02}).rate(150) == pytest.approx(0.002)  # mobile students
+
+
+def test_pad_is_the_width_of_the_border_that_crops_are_cut_from():
+    """White images of 8 px: a crop shifted by `pad` shows that many black rows or columns, and never more."""
+    white = dataclasses.replace(digits()[0], images=np.full((96, 8, 8, 1), 255, dtype=np.uint8))
+    for pad, worst in ((0, 0), (2, 2), (6, 6)):
+        black: list[int] = []
+
+        def loss(model, batch, black=black):
+            dark = batch.images[:, 0] < 0
+            black.append(int(dark.all(dim=2).sum(dim=1).max()))
+            return cross_entropy(model, batch)
+
+        recipe = TrainingRecipe(epochs=1, pad=pad, normalisation=((0.5,), (0.5,)))
+        fit(network(), white, digits()[1], recipe=recipe, loss=loss, device="cpu", precision="fp32", progress=False)
+        assert max(black) == worst
+
+
+def test_a_pad_of_4_gives_the_trials_of_before_their_keys():
+    """Settings at their default stay out of a trial's key: the records of before keep their names."""
+    assert "pad" not in cifar_rd().model_dump(exclude_defaults=True)
+    assert tiny_imagenet().model_dump(exclude_defaults=True)["pad"] == 8
 
 
 def test_the_schedule_is_what_the_optimiser_uses():
@@ -527,6 +564,142 @@ def test_the_three_accuracies():
     metrics = History(test=[50.0, 40.0]).metrics()
     assert (metrics["last"], metrics["test_best"], metrics["test_best_epoch"]) == (40.0, 50.0, 1)
     assert metrics["val_best"] is None and metrics["val_best_epoch"] is None
+
+
+class TwoRates(nn.Module):
+    """A loss with a hint as FitNet's and a policy as SAKD's, which has half the rate and a decay of its own."""
+
+    def __init__(self, groups=None):
+        super().__init__()
+        with seeded(0, "two rates"):
+            self.hint, self.policy = nn.Linear(10, 10), nn.Linear(10, 10)
+        self.groups = groups
+        self.seen: list[dict] = []
+
+    def parameter_groups(self):
+        usual = [{"params": list(self.policy.parameters()), "lr_factor": 0.5, "weight_decay": 1e-3}]
+        return usual if self.groups is None else self.groups(self)
+
+    def forward(self, model, batch):
+        logits = model(batch.images)
+        return sum(F.cross_entropy(part(logits), batch.targets) for part in (self.hint, self.policy))
+
+
+@contextmanager
+def watched_steps():
+    """List that fills with (optimiser, rates of its groups), step by step."""
+    steps = []
+
+    def note(optimiser, arguments, options):
+        steps.append((optimiser, [group["lr"] for group in optimiser.param_groups]))
+
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        yield steps
+    finally:
+        handle.remove()
+
+
+def test_a_loss_may_ask_for_parameter_groups():
+    loss, model = TwoRates(), network()
+    with watched_steps() as steps:
+        train(model, loss=loss)
+    first, second = steps[0][0].param_groups
+    assert {id(p) for p in first["params"]} == {id(p) for p in [*model.parameters(), *loss.hint.parameters()]}
+    assert {id(p) for p in second["params"]} == {id(p) for p in loss.policy.parameters()}
+    assert (first["weight_decay"], second["weight_decay"]) == (5e-4, 1e-3)
+    assert (first["momentum"], second["momentum"]) == (0.9, 0.9)
+    assert [rates for _, rates in steps] == [
+        [pytest.approx(rate), pytest.approx(rate / 2)] for rate in (0.05,) * 6 + (0.005,) * 3
+    ]
+
+
+def test_a_group_without_settings_changes_nothing():
+    class Plain(TwoRates):
+        def parameter_groups(self):
+            return [{"params": self.policy.parameters()}]
+
+    plain, none = Plain(), TwoRates(groups=lambda loss: [])
+    (one, weights), (two, again) = train(loss=plain), train(loss=none)
+    assert one.losses == two.losses and same(weights, again) and same(plain.state_dict(), none.state_dict())
+    assert not same(none.state_dict(), TwoRates().state_dict())
+
+
+def test_rates_of_groups_survive_an_interruption(tmp_path):
+    unbroken, weights = train(loss=(loss := TwoRates()))
+    with pytest.raises(KeyboardInterrupt):
+        train(loss=Interrupted(TwoRates(), 5), checkpoint=tmp_path / "c.pt")
+    resumed, again = train(loss=(second := TwoRates()), checkpoint=tmp_path / "c.pt")
+    assert resumed.resumed_from == 1 and resumed.losses == unbroken.losses and same(weights, again)
+    assert same(loss.state_dict(), second.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (
+            lambda loss: [{"params": [loss.policy.bias], "lr": 0.1}],
+            r"TwoRates has the keys lr, lr_factor, params: give",
+        ),
+        (lambda loss: [{"lr_factor": 0.1}], "TwoRates has the keys lr_factor: give params"),
+        (lambda loss: [{"params": [loss.policy.bias], "lr_factor": -1}], "lr_factor=-1 of TwoRates: give a number"),
+        (lambda loss: [{"params": [loss.policy.bias], "weight_decay": float("nan")}], "weight_decay=nan of TwoRates"),
+        (lambda loss: [{"params": [loss.policy.bias]}] * 2, r"shape \(10,\) is in two parameter groups, or in none"),
+        (lambda loss: [{"params": [nn.Parameter(torch.zeros(3))]}], r"shape \(3,\) is in two .* name each of theirs"),
+    ],
+)
+def test_groups_that_make_no_sense_are_errors(groups, message):
+    with pytest.raises(ValueError, match=message):
+        train(loss=TwoRates(groups))
+
+
+class Watch(Curriculum):
+    """Decides nothing and writes down when it is asked."""
+
+    def __init__(self):
+        self.asked: list[tuple] = []
+
+    def __repr__(self):
+        return "Watch()"
+
+    def step(self, progress):
+        self.asked.append(("step", progress))
+
+    def order(self, order, recipe, seed, epoch):
+        self.asked.append(("order", epoch, len(order)))
+        return order
+
+    def pixels(self, images, progress, epochs):
+        self.asked.append(("pixels", progress, epochs, tuple(images.shape), images.dtype))
+        return images
+
+    def images(self, images, progress, epochs):
+        self.asked.append(("images", progress, epochs, tuple(images.shape), images.dtype))
+        return images
+
+
+def test_a_curriculum_that_decides_nothing_changes_nothing():
+    (plain, weights), (watched, again) = train(), train(curriculum=Watch())
+    assert plain.losses == watched.losses and plain.test == watched.test and same(weights, again)
+
+
+def test_what_a_curriculum_is_asked():
+    train(recipe=SHORT.model_copy(update={"epochs": 2, "batch_size": 64}), curriculum=(watch := Watch()))
+    per_batch = [
+        [("pixels", progress, 2, (size, 8, 8, 1), torch.uint8), ("images", progress, 2, (size, 1, 8, 8), torch.float32),
+         ("step", progress)]
+        for progress, size in ((0, 64), (0.5, 32), (1, 64), (1.5, 32))
+    ]  # fmt: skip
+    expected = [("order", 0, 96), *per_batch[0], *per_batch[1], ("order", 1, 96), *per_batch[2], *per_batch[3]]
+    assert watch.asked == expected
+
+
+def test_a_checkpoint_belongs_to_its_curriculum(tmp_path):
+    train(curriculum=Watch(), checkpoint=tmp_path / "c.pt")
+    again, _ = train(loss=refuse, curriculum=Watch(), checkpoint=tmp_path / "c.pt")
+    assert again.resumed_from == 3
+    with pytest.raises(ForeignCheckpoint, match="training set or curriculum"):
+        train(checkpoint=tmp_path / "c.pt")
 
 
 def test_the_model_is_left_in_eval_mode():

@@ -10,7 +10,7 @@ from torch import nn
 
 from efflib.data import ImageSet, holdout, list_datasets, load_dataset, subset
 from efflib.models import count_macs, create_model, list_models
-from efflib.training import Loss, TrainingRecipe, cross_entropy, fit, predict, seeded
+from efflib.training import Curriculum, Loss, TrainingRecipe, cross_entropy, fit, predict, seeded
 from efflib.trials.recipes import Config, Context, Outcome, recipe
 
 # Training images, test images, side and channels of each set: cost estimates need no data at hand.
@@ -83,7 +83,7 @@ def _macs(model: str, options: tuple[tuple[str, Any], ...], dataset: str) -> int
     return count_macs(create_model(model, 10, **dict(options)), side, channels)
 
 
-def training_flops(config: ClassifierConfig, images: int, evaluated: int) -> float:
+def training_flops(config: ClassifierConfig, images: float, evaluated: int) -> float:
     """FLOPs of training on `images` and evaluating on `evaluated` per epoch: 2 per MAC, backward = 2 forward."""
     macs = _macs(config.model, tuple(sorted(config.model_options.items())), config.dataset)
     return 2.0 * macs * (3 * images + evaluated) * config.training.epochs
@@ -143,6 +143,7 @@ def trained(
     validation: ImageSet | None,
     test: ImageSet,
     loss: Loss = cross_entropy,
+    curriculum: Curriculum | None = None,
     **extra: Any,
 ) -> Outcome:
     """Fit as the configuration and the context say: metrics with curves, FLOPs really spent, last weights."""
@@ -159,7 +160,9 @@ def trained(
         precision=context.precision,
         progress=context.progress,
         description=context.description,
+        curriculum=curriculum,
     )
     evaluated = len(test) + (len(validation) if validation is not None else 0)
     flops = training_flops(config, len(train), evaluated)
-    return Outcome({**history.metrics(), "training_seconds": history.seconds, **extra}, flops, model.state_dict())
+    times = {"training_seconds": history.seconds, "seconds_per_epoch": history.seconds_per_epoch}
+    return Outcome({**history.metrics(), **times, **extra}, flops, model.state_dict())
