@@ -144,12 +144,13 @@ def status(
 
 
 @app.command()
-def audit(slug: Annotated[str, typer.Argument(metavar="PAPER")] = "bimask") -> None:
-    """Recompute a paper's printed arithmetic and list the findings."""
-    from efflib.papers import paper
+def audit(slug: Annotated[str | None, typer.Argument(metavar="PAPER")] = None) -> None:
+    """Recompute a paper's printed arithmetic and list the findings; all papers' without a name."""
+    from efflib.papers import PAPERS, paper
     from efflib.report.audit import audit_text
 
-    typer.echo(audit_text(paper(slug).findings()))
+    for name in [slug] if slug else PAPERS:
+        typer.echo(audit_text(paper(name).findings()))
 
 
 @app.command()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from efflib.kernels.kd_loss import widened
+from efflib.kernels.kd_loss import widened, without_autocast
 
 SCORES = ("sqrt", "none", "l2")
 
@@ -44,6 +44,7 @@ def guided_attention(
     return guided_attention_ref(teacher, student, score, spatial_transpose, value, scale)
 
 
+@without_autocast
 def guided_attention_ref(
     teacher: Tensor,
     student: Tensor,
@@ -57,14 +58,24 @@ def guided_attention_ref(
     if teacher.ndim != 3 or not teacher.shape == student.shape == value.shape:
         shapes = ", ".join(str(tuple(x.shape)) for x in (teacher, student, value))
         raise ValueError(f"teacher, student and value must be (B, d, L) alike, got {shapes}")
+    channel, spatial = attention_maps(teacher, student, score, scale)
+    mixed = widened(value)
+    guided = channel @ mixed + mixed @ (spatial.transpose(1, 2) if spatial_transpose else spatial)
+    return guided.to(student.dtype)
+
+
+@without_autocast
+def attention_maps(
+    teacher: Tensor, student: Tensor, score: str = "sqrt", scale: float | Tensor = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Map_c (B, d, d) and Map_s (B, L, L) of queries and keys (B, d, L); arguments as `guided_attention`."""
     if score not in SCORES:
         raise ValueError(f"score must be one of {', '.join(SCORES)}, got {score!r}")
-    query, key, mixed = widened(teacher), widened(student), widened(value)
+    query, key = widened(teacher), widened(student)
     d, L = query.shape[1:]
     if score == "l2":
         query, key = F.normalize(query, dim=2, eps=1e-12), F.normalize(key, dim=2, eps=1e-12)
     by_channel, by_position = (L**-0.5, d**-0.5) if score == "sqrt" else (1.0, 1.0)
     channel = (query @ key.transpose(1, 2) * (by_channel * scale)).softmax(dim=-1)
     spatial = (query.transpose(1, 2) @ key * (by_position * scale)).softmax(dim=-1)
-    guided = channel @ mixed + mixed @ (spatial.transpose(1, 2) if spatial_transpose else spatial)
-    return guided.to(student.dtype)
+    return channel, spatial

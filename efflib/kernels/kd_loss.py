@@ -5,9 +5,15 @@ alpha CE(z_s, y) + (1 - alpha) T^2 (1/N) sum_n sum_c p_t (ln p_t - ln p_s),   p 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+P = ParamSpec("P")
 
 
 def kd_loss(
@@ -71,3 +77,15 @@ def check_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
 def widened(x: Tensor) -> Tensor:
     """float64 stays, everything else becomes float32."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def without_autocast(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Decorator of a function of tensors: autocast would round matrix products to bf16, those of float32 too."""
+
+    @wraps(function)
+    def precise(*args: P.args, **options: P.kwargs) -> Tensor:
+        device = next((x.device.type for x in (*args, *options.values()) if isinstance(x, Tensor)), "cpu")
+        with torch.autocast(device, enabled=False):
+            return function(*args, **options)
+
+    return precise

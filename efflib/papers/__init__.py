@@ -11,9 +11,9 @@ from typing import Any
 # Slug -> (title, exists). The later papers are listed so that the ledger can say that they are not there yet.
 PAPERS = {
     "bimask": "BIMask Learning: A Saliency-Guided Masked Training",
+    "pkgd": "Focusing on Significant Guidance: Preliminary Knowledge Guided Distillation",
 }
 COMING = {
-    "pkgd": "Focusing on Significant Guidance: Preliminary Knowledge Guided Distillation",
     "encodenet": "EncodeNet: Boosting DNN Accuracy with Entropy-driven Generalized Converting Autoencoder",
     "safety": "Optimizing Deep Neural Networks using Safety-Guided Self Compression",
     "diswot": "DisWOT with layer-wise relevance propagation and cosine similarity (thesis)",

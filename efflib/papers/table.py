@@ -125,6 +125,7 @@ class Table:
             the caller chose, each as a tuple.
         choices: name of a choice -> its allowed values (an empty tuple allows any).
         notes: remarks for the reader, e.g. what a scale leaves out.
+        across: keys of a cell that the printed table shows as columns; the others are its rows.
     """
 
     paper: str
@@ -135,6 +136,7 @@ class Table:
     grid: Callable[[str, list[int], dict[str, tuple]], Iterable[tuple[dict[str, Any], int, Trial]]]
     choices: Mapping[str, tuple] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    across: tuple[str, ...] = ("dataset", "method")
 
     def entries(
         self, scale: str, seeds: int | Sequence[int], **choices: Any

@@ -151,7 +151,9 @@ def compare_baselines(tables: Iterable[Any]) -> list[dict[str, Any]]:
             plain_teacher = cell.keys.get("setting") in (None, "baseline_teacher")
             method = cell.keys.get("method")
             if method == "baseline" or (method == "teacher" and plain_teacher):
-                key = subject(cell.keys), cell.keys.get("dataset", "")
+                # A pair's teacher cell also names its student.
+                network = cell.keys.get("teacher", "") if method == "teacher" else subject(cell.keys)
+                key = network, cell.keys.get("dataset", "")
                 found[key][f"{table.paper}.{table.id}"] = exact(cell.value)
     return [
         {"model": model, "dataset": dataset, "values": values, "agrees": len(set(values.values())) == 1}
@@ -263,7 +265,7 @@ def findings_for(findings: Iterable[Finding], table: str) -> list[Finding]:
 def _overview(findings: Sequence[Finding]) -> str:
     rows = "".join(
         f'<tr><td><a href="#{f.anchor}">{escape(f.id)}</a></td><td>{escape(f.title)}</td>'
-        f"<td>{escape(', '.join(f.tables) or 'text')}</td><td>{escape(f.severity)}</td></tr>"
+        f"<td>{escape(_where(f))}</td><td>{escape(f.severity)}</td></tr>"
         for f in findings
     )
     head = "<th>id</th><th>finding</th><th>where</th><th>weight</th>"
@@ -271,9 +273,13 @@ def _overview(findings: Sequence[Finding]) -> str:
     return f'<div class="table-scroll">{table}</div>'
 
 
+def _where(finding: Finding) -> str:
+    """Paper and tables: ``pkgd: table1, table2``; ids are ``<slug>-<number>``."""
+    return f"{finding.id.rpartition('-')[0]}: {', '.join(finding.tables) or 'text'}"
+
+
 def _finding_markdown(finding: Finding) -> str:
-    where = ", ".join(finding.tables) or "text"
-    parts = [f"({finding.anchor})=", f"### {finding.title}", f"*{where} · {finding.severity}*", finding.text]
+    parts = [f"({finding.anchor})=", f"### {finding.title}", f"*{_where(finding)} · {finding.severity}*", finding.text]
     if finding.rows:
         parts.append(html_table(finding.rows))
     if finding.quotes:

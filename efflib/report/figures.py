@@ -58,7 +58,7 @@ def gains(comparison: TableComparison, methods: Sequence[str], names: Mapping[st
         names: arm -> words for the legend.
     """
     rows = [row for row in comparison.rows if row.gain is not None and row.keys["method"] in methods]
-    groups = list(dict.fromkeys((row.keys["model"], row.keys["dataset"]) for row in rows))
+    groups = list(dict.fromkeys(_setting(row) for row in rows))
     if not rows:
         return _nothing(f"No gain is measured at scale {comparison.results.scale} yet, so there is nothing to draw.")
 
@@ -69,20 +69,25 @@ def gains(comparison: TableComparison, methods: Sequence[str], names: Mapping[st
             if not chosen:  # no word in the legend for an arm that did not run
                 continue
             shift = 0.12 * (place - (len(methods) - 1) / 2)  # the arms lie around the tick of their network
-            y = [groups.index((r.keys["model"], r.keys["dataset"])) + shift for r in chosen]
+            y = [groups.index(_setting(r)) + shift for r in chosen]
             _points(axes, [r.gain for r in chosen], y, names.get(method, method), f"C{place}")
             printed = [(r.printed_gain, at) for r, at in zip(chosen, y, strict=True) if r.printed_gain is not None]
             if printed:
                 label = f"printed gain, {names.get(method, method)}"
                 axes.plot(*zip(*printed, strict=True), "D", color=f"C{place}", fillstyle="none", label=label)
         axes.axvline(0, color="grey", linewidth=0.8)
-        axes.set_yticks(range(len(groups)), [f"{model}\n{dataset}" for model, dataset in groups])
+        axes.set_yticks(range(len(groups)), groups)
         axes.invert_yaxis()
         axes.set_xlabel("accuracy less the own baseline's, points (mean and 95 % interval, paired by seed)")
         figure.legend(loc="outside lower center", ncols=2, fontsize="small")
 
     alt = f"Gains over the baseline at scale {comparison.results.scale}: {_spoken(rows)}"
     return themed(draw, (8, 1.2 + 0.25 * len(methods) + 0.75 * len(groups)), alt)
+
+
+def _setting(row: Any) -> str:
+    """What a row is about, besides its method: one line each for its keys."""
+    return "\n".join(str(value) for name, value in row.keys.items() if name != "method")
 
 
 def sweep(

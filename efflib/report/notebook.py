@@ -15,8 +15,6 @@ from efflib.report.html import html_table
 from efflib.report.tables import TableComparison, compare, compare_scales
 from efflib.report.verdict import CLAIM_VERDICTS, OPEN, SCALES, UNDETERMINED, ClaimVerdict, interval, paired
 
-# A printed table shows these across and its other keys down, as the paper does.
-_ACROSS = ("dataset", "method")
 _UNANSWERED = ("failed", "stale")  # how the reason of a cell begins that has records, but none that counts
 
 
@@ -81,7 +79,7 @@ class TablePage:
         """What held, at which scale, on which data, what a re-run costs; and the differences that matter most.
 
         Args:
-            contrasts: pairs of methods (one, other): one less other is told for every network and data set measured.
+            contrasts: pairs of methods (one, other): one less other is told for every setting measured.
         """
         if not self.recorded:
             return _markdown(
@@ -94,7 +92,7 @@ class TablePage:
         counted = ", ".join(f"{verdicts[name]} {name}" for name in CLAIM_VERDICTS if verdicts[name])
         held = f"of {len(shown.claims)} claims, {counted}" if shown.claims else "this table makes no claim"
         text = f"**What held, at scale `{scale}`:** {held}. {_escaped(_about(shown))}"
-        lines = [_contrast(shown.results, *cell, contrasts) for cell in _networks(shown.results)]
+        lines = [_contrast(shown.results, setting, contrasts) for setting in _settings(shown.results)]
         told = "\n".join(f"- {line}" for line in lines if line)
         unit = "Differences in points of accuracy (last epoch), mean ± half the 95 % interval, number of seeds:"
         return _markdown(f"{text}\n\n{unit}\n\n{told}" if told else text)
@@ -102,13 +100,16 @@ class TablePage:
     def printed(self) -> Any:
         """The printed table as the paper gives it, with the printed gains."""
         cells = self.table.printed.numbers
-        names = [name for name in dict.fromkeys(n for cell in cells for n in cell.keys) if name not in _ACROSS]
+        across = self.table.across
+        same = _shared_keys(cells)
+        names = [n for n in dict.fromkeys(n for cell in cells for n in cell.keys) if n not in (*across, *same)]
         lines: dict[tuple[str, ...], dict[str, str]] = {}
         for cell in cells:
             place = {name: _plain(cell.keys.get(name, "")) for name in names}
             number = _as_printed(cell.value) + ("" if cell.gain is None else f" ({_as_printed(cell.gain, '+')})")
             line = lines.setdefault(tuple(place.values()), place)
-            line[", ".join(str(cell.keys[name]) for name in _ACROSS if name in cell.keys) or "printed"] = number
+            shown = [str(cell.keys[name]) for name in across if name in cell.keys and name not in same]
+            line[", ".join(shown) or "printed"] = number
         return self._table(list(lines.values()), self.table.printed.caption, "printed")
 
     def plan(self) -> Any:
@@ -176,7 +177,7 @@ class TablePage:
             steps: methods from the baseline to the method, e.g. ["baseline", "original_only", "shuffled", "bimask"].
         """
         results = self.show_scale().results
-        rows = [_decomposed(results, model, dataset, steps) for model, dataset in _networks(results)]
+        rows = [_decomposed(results, setting, steps) for setting in _settings(results)]
         rows = [row for row in rows if any(text for name, text in row.items() if " less " in name)]
         if not rows:
             return _markdown(f"No two of these arms ran with the same seed at scale `{results.scale}` yet.")
@@ -253,11 +254,11 @@ def refuse_chance_level(results: Any) -> None:
     from efflib.data import load_dataset
 
     for entry in results.entries:
-        if entry.cell.get("method", "baseline") != "baseline" or entry.record is None:
+        if entry.trial.recipe != "baseline" or entry.record is None:
             continue
         if entry.record.failure:
             raise ChanceLevel(f"{entry.trial.label} failed: {entry.record.failure.reason}")
-        test = load_dataset(entry.cell["dataset"], "test")
+        test = load_dataset(entry.trial.config["dataset"], "test")
         chance = 1 / len(test.classes)
         bar = 100 * (chance + 3 * (chance * (1 - chance) / len(test)) ** 0.5)
         if not entry.record.metrics["last"] > bar:  # a NaN does not beat it either
@@ -325,9 +326,9 @@ def _seeds_to_decide(verdict: ClaimVerdict) -> str:
     return str(max(seeds for seeds in needed if seeds is not None))
 
 
-def _decomposed(results: Any, model: str, dataset: str, steps: Sequence[str]) -> dict[str, str]:
-    samples = [results.samples(model=model, dataset=dataset, method=step) for step in steps]
-    row = {"model": model, "dataset": dataset}
+def _decomposed(results: Any, setting: Mapping[str, Any], steps: Sequence[str]) -> dict[str, str]:
+    samples = [results.samples(**setting, method=step) for step in steps]
+    row = dict(setting)
     pairs = [*pairwise(range(len(steps))), (0, len(steps) - 1)]
     for before, after in pairs:
         difference = paired(samples[after], samples[before])
@@ -336,20 +337,28 @@ def _decomposed(results: Any, model: str, dataset: str, steps: Sequence[str]) ->
     return row
 
 
-def _networks(results: Any) -> list[tuple[str, str]]:
-    """(model, data set) of the entries, each once, in order."""
-    return list(dict.fromkeys((e.cell["model"], e.cell["dataset"]) for e in results.entries))
+def _settings(results: Any) -> list[dict[str, Any]]:
+    """What the baselines' cells say besides the method (network, data set, teacher), each once, in order."""
+    cells = [entry.cell for entry in results.entries if entry.cell.get("method") == "baseline"]
+    found = [{name: value for name, value in cell.items() if name != "method"} for cell in cells]
+    return [setting for place, setting in enumerate(found) if setting not in found[:place]]
 
 
-def _contrast(results: Any, model: str, dataset: str, contrasts: Sequence[tuple[str, str]]) -> str:
-    """One network's differences in words; empty where no two arms have a seed in common."""
+def _shared_keys(cells: Sequence[Any]) -> list[str]:
+    """Keys that say the same in every printed cell, such as the only data set of a table."""
+    names = dict.fromkeys(name for cell in cells for name in cell.keys)
+    return [n for n in names if len(cells) > 1 and len({str(cell.keys.get(n)) for cell in cells}) == 1]
+
+
+def _contrast(results: Any, setting: Mapping[str, Any], contrasts: Sequence[tuple[str, str]]) -> str:
+    """One setting's differences in words; empty where no two arms have a seed in common."""
     parts = []
     for one, other in contrasts:
-        samples = [results.samples(model=model, dataset=dataset, method=method) for method in (one, other)]
+        samples = [results.samples(**setting, method=method) for method in (one, other)]
         difference = paired(*samples)
         if difference:
             parts.append(f"`{one}` less `{other}` {interval(difference).text(signed=True)}")
-    return f"{model}, {dataset}: {'; '.join(parts)}" if parts else ""
+    return f"{label(setting)}: {'; '.join(parts)}" if parts else ""
 
 
 def _rows(frame: Any) -> list[dict[str, Any]]:

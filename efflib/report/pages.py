@@ -46,7 +46,7 @@ def ledger_rows(papers: Mapping[str, Any]) -> list[dict[str, Any]]:
             table = paper.tables.get(name)
             scales = [scale for scale in SCALES if scale != "smoke"]
             items.append((table, {s: evidence(table, s) for s in scales}) if table else printed)
-    return [row for row in ledger(items) if row["printed"]]
+    return [row for row in ledger(items) if row["printed"] or row["claims"]]
 
 
 def ledger_html(rows: list[dict[str, Any]], papers: Mapping[str, Any], coming: Mapping[str, str]) -> str:
@@ -108,7 +108,8 @@ def _heat_cell(row: Mapping[str, Any], linked: bool) -> str:
     title = f'<a href="executed/{escape(row["paper"])}/{name}.html">{name}</a>' if linked else name
     verdicts = sum(decided.values())
     smaller = row["measured"] - verdicts  # `measured` counts the decided ones too
-    parts = [f"{row['printed']} numbers", f"{verdicts} with a verdict", f"{smaller} measured smaller"]
+    numbers = [f"{row['printed']} numbers", f"{verdicts} with a verdict", f"{smaller} measured smaller"]
+    parts = numbers if row["printed"] else ["no printed numbers"]
     parts += [f"claims: {', '.join(f'{n} {word}' for word, n in claims.items())}"] if claims else []
     return f'<td class="ledger-{shade}"><strong>{title}</strong><br>{"<br>".join(map(escape, parts))}</td>'
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from efflib.distill.pkgd import code_variant
 from efflib.papers import cifar
+from efflib.papers.baselines import ClassifierConfig
 from efflib.papers.distillation import Options
-from efflib.training import TrainingRecipe, cifar_review
+from efflib.training import TrainingRecipe, cifar_review, tiny_imagenet
 from efflib.trials.trial import Trial
 
 # (teacher, student) of tables 1 and 2, in the order of the columns.
@@ -24,6 +27,12 @@ CROSS_FAMILY = (
     ("vgg13", "mobilenetv2_half"),
     ("resnet50", "mobilenetv2_half"),
 )
+
+# Figure 5's own training (spec, section 4.5); method settings are CIFAR's, lengths in epochs those of 300.
+TINY_EPOCHS = 300
+# Below paper scale its networks halve the images twice at the stem, as on ImageNet (spec, section 5).
+_COARSE_STEMS: dict[str, Options] = {"mobilenetv1": {"stem_stride": 2}}
+_SMOKE_WIDTH_64 = 0.25
 
 # DKD's weight of the other classes and ReviewKD's of the features (spec, section 4.2), where they are not 8 and 5.
 # RP KD's scripts repeat ReviewKD's weight.
@@ -58,36 +67,64 @@ FORMS: dict[str, Options] = {
 
 def baseline(scale: str, model: str, dataset: str, seed: int) -> Trial:
     """A network trained alone: a student's baseline, or a teacher."""
-    return cifar.baseline(scale, model, dataset, seed, _training(scale, model))
+    training, network = _training(scale, model, dataset), _network(scale, model, dataset)
+    return cifar.baseline(scale, model, dataset, seed, training, network)
 
 
 def arm(scale: str, teacher: str, student: str, dataset: str, seed: int, name: str) -> Trial:
     """The student beside its teacher; `name` is a method, or one of PKGD's `FORMS`."""
     guide = baseline(scale, teacher, dataset, seed)
     method = "pkgd" if name in FORMS else name
-    options = FORMS.get(name, _options(name, teacher, student, scale))
-    return cifar.distilled(scale, method, student, guide, options, _training(scale, student))
+    training, network = _training(scale, student, dataset), _network(scale, student, dataset)
+    options = FORMS.get(name, _options(name, teacher, student, training))
+    whole = TINY_EPOCHS if dataset == "tiny_imagenet" else cifar.WHOLE_RUN
+    return cifar.distilled(scale, method, student, guide, options, training, network, whole)
 
 
-def _options(method: str, teacher: str, student: str, scale: str) -> Options:
-    """Settings that depend on the pair; pairs outside the tables (smoke) take the defaults."""
+def embedding(network: Trial) -> Trial:
+    """The trial that measures how a trained network's pooled features cluster (figure 6)."""
+    own = {name: getattr(network.settings, name) for name in ClassifierConfig.model_fields}
+    return Trial.of("clusters", parents={"network": network}, **own)
+
+
+def cells(
+    scale: str, teacher: str, student: str, dataset: str, seed: int, names: Iterable[str]
+) -> Iterator[tuple[dict[str, str], int, Trial]]:
+    """Cell, seed and trial of a pair: the teacher, the student alone, and each method's student."""
+    pair = {"teacher": teacher, "student": student, "dataset": dataset}
+    yield {**pair, "method": "teacher"}, seed, baseline(scale, teacher, dataset, seed)
+    yield {**pair, "method": "baseline"}, seed, baseline(scale, student, dataset, seed)
+    for name in names:
+        yield {**pair, "method": name}, seed, arm(scale, teacher, student, dataset, seed, name)
+
+
+def _options(method: str, teacher: str, student: str, training: TrainingRecipe | None) -> Options:
+    """Settings that depend on the pair; pairs outside the tables (figure 5, smoke) take the defaults."""
     if method == "dkd" and (teacher, student) in _DKD_OTHER:
         return {"other_weight": _DKD_OTHER[teacher, student]}
     if method in ("reviewkd", "rpkd"):
         return {"feature_weight": _REVIEW_FEATURE.get((teacher, student), 5.0)}
     if method == "ft" and student.startswith(("shufflenet", "mobilenet", "vgg")):
-        return {"prepare_lr": _rate(scale, student)}
+        return {"prepare_lr": training.lr if training is not None else 0.05}
     return {}
 
 
-def _rate(scale: str, model: str) -> float:
-    training = _training(scale, model)
-    return training.lr if training is not None else 0.05
+def _training(scale: str, model: str, dataset: str) -> TrainingRecipe | None:
+    """Tiny ImageNet's own recipe; else the paper's at paper scale, None (the shared one) elsewhere.
 
-
-def _training(scale: str, model: str) -> TrainingRecipe | None:
-    """The paper's recipe at paper scale, None (the shared one) elsewhere: lr 0.02 for MobileNet and ShuffleNet."""
+    On CIFAR, MobileNet and ShuffleNet learn with 0.02; on Tiny ImageNet all with 0.1.
+    """
+    if dataset == "tiny_imagenet":
+        return tiny_imagenet(TINY_EPOCHS if scale == "paper" else cifar.SIZES[scale].epochs)
     if scale != "paper":
         return None
     recipe = cifar_review()
     return recipe.model_copy(update={"lr": 0.02}) if model.startswith(("shufflenet", "mobilenet")) else recipe
+
+
+def _network(scale: str, model: str, dataset: str) -> Options:
+    """Options of a network on 64 px images below paper scale; none elsewhere."""
+    if scale == "paper" or dataset not in ("tiny_imagenet", "objects64"):
+        return {}
+    stem = _COARSE_STEMS.get(model, {"stem": "imagenet"})
+    return {**stem, "width": _SMOKE_WIDTH_64} if scale == "smoke" else stem
