@@ -28,10 +28,11 @@ SIZES = {
     "small": Size(None, 5_000, 60, {}),
     "paper": Size(None, 0, 240, {}),
 }
+WHOLE_RUN = 240  # epochs: methods state their warm-ups for a CIFAR run of this length
 
 
-def shared(scale: str, model: str, dataset: str, seed: int) -> dict[str, Any]:
-    """Settings of a classifier at a scale, but for its training recipe."""
+def shared(scale: str, model: str, dataset: str, seed: int, model_options: Options | None = None) -> dict[str, Any]:
+    """Settings of a classifier at a scale, but for its training recipe; `model_options` go over the scale's own."""
     size = SIZES[scale]
     return {
         "dataset": dataset,
@@ -39,7 +40,7 @@ def shared(scale: str, model: str, dataset: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "subset": size.subset,
         "holdout": size.holdout,
-        "model_options": width(scale, model),
+        "model_options": {**width(scale, model), **(model_options or {})},
     }
 
 
@@ -49,13 +50,21 @@ def width(scale: str, model: str) -> dict[str, float]:
     return {"width": widths[model]} if model in widths else {}
 
 
-def baseline(scale: str, model: str, dataset: str, seed: int, training: TrainingRecipe | None = None) -> Trial:
+def baseline(
+    scale: str,
+    model: str,
+    dataset: str,
+    seed: int,
+    training: TrainingRecipe | None = None,
+    model_options: Options | None = None,
+) -> Trial:
     """The trial that trains a network from scratch; tables, arms, teachers and papers share it.
 
-    `training` is a paper's own recipe (paper scale); elsewhere all use `cifar_rd` at the scale's length.
+    `training` is the recipe of a paper (paper scale) or of a data set of its own; elsewhere all use `cifar_rd` at the
+    scale's length.
     """
     training = training or cifar_rd(SIZES[scale].epochs)
-    return Trial.of("baseline", training=training, **shared(scale, model, dataset, seed))
+    return Trial.of("baseline", training=training, **shared(scale, model, dataset, seed, model_options))
 
 
 def distilled(
@@ -65,10 +74,12 @@ def distilled(
     teacher: Trial,
     options: Options | None = None,
     training: TrainingRecipe | None = None,
+    model_options: Options | None = None,
+    whole: int = WHOLE_RUN,
 ) -> Trial:
     """The trial that trains a student beside a teacher of the same data and seed.
 
-    Warm-ups and preparations are stated for 240 epochs; at other lengths they keep their share of the run.
+    Warm-ups and preparations are stated for a run of `whole` epochs; at other lengths they keep their share of the run.
 
     Args:
         scale: fixes the student's data and length, as `baseline` does.
@@ -76,7 +87,9 @@ def distilled(
         student: name of the network.
         teacher: a trial `baseline` or `bimask`.
         options: of the method, over its defaults.
-        training: a paper's own recipe; otherwise `cifar_rd` at the scale's length.
+        training: as in `baseline`.
+        model_options: of the student, over the scale's own.
+        whole: epochs of the run that lengths are stated for.
     """
     training = training or cifar_rd(SIZES[scale].epochs)
     about = teacher.settings
@@ -85,14 +98,14 @@ def distilled(
         parents={"teacher": teacher},
         training=training,
         method=method,
-        options={**scaled_lengths(method, training.epochs), **(options or {})},
+        options={**scaled_lengths(method, training.epochs, whole), **(options or {})},
         teacher_model=about.model,  # type: ignore[attr-defined]
         teacher_options=about.model_options,  # type: ignore[attr-defined]
-        **shared(scale, student, about.dataset, about.seed),  # type: ignore[attr-defined]
+        **shared(scale, student, about.dataset, about.seed, model_options),  # type: ignore[attr-defined]
     )
 
 
-def scaled_lengths(method: str, epochs: int, whole: int = 240) -> Options:
+def scaled_lengths(method: str, epochs: int, whole: int = WHOLE_RUN) -> Options:
     """A method's warm-up and preparation for a run of another length; nothing at the length they are stated for."""
     if epochs == whole:
         return {}
