@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efflib.distill import at, crd, dkd, fitnet, ft, ickd, kd, pkgd, reviewkd, rkd, rpkd, sckd
-from efflib.distill.common import Distiller, PrepareContext, Shapes, shapes_of
+from efflib.distill import at, crd, dkd, fitnet, ft, ickd, kd, pkgd, reviewkd, rkd, rpkd, sakd, sckd
+from efflib.distill.common import Distiller, Networks, PrepareContext, Shapes, shapes_of
 from efflib.models import features
 from efflib.training import Batch
 
@@ -32,11 +32,12 @@ METHODS: dict[str, type[Distiller]] = {
     "reviewkd": reviewkd.ReviewKD,
     "ickd": ickd.ICKD,
     "rpkd": rpkd.RPKD,
+    "sakd": sakd.SAKD,
     "sckd": sckd.SCKD,
     "pkgd": pkgd.PKGD,
 }
 
-__all__ = ["METHODS", "Distillation", "Distiller", "PrepareContext", "Shapes", "create"]
+__all__ = ["METHODS", "Distillation", "Distiller", "Networks", "PrepareContext", "Shapes", "create"]
 
 
 def create(name: str, student: nn.Module, teacher: nn.Module, sample: Tensor, **options: Any) -> Distiller:
@@ -62,7 +63,8 @@ def create(name: str, student: nn.Module, teacher: nn.Module, sample: Tensor, **
     for option in options:
         if option not in valid:
             raise ValueError(_unknown(f"option of {name}", option, valid))
-    return METHODS[name](shapes_of(student, sample), shapes_of(teacher, sample), **options)
+    networks = (Networks(student, teacher),) if METHODS[name].needs_networks else ()
+    return METHODS[name](shapes_of(student, sample), shapes_of(teacher, sample), *networks, **options)
 
 
 class Distillation(nn.Module):
@@ -84,7 +86,12 @@ class Distillation(nn.Module):
         with torch.no_grad():
             guide = features(teacher, batch.images, preactivation=self.method.teacher_preactivation)
         student = features(model, batch.images)
-        return self.method(student, guide, batch.targets, batch.indices, batch.progress)
+        networks = (Networks(model, teacher, batch.images),) if self.method.needs_networks else ()
+        return self.method(student, guide, batch.targets, batch.indices, batch.progress, *networks)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Parameters of the method that are trained at another rate than the student (see `efflib.training.fit`)."""
+        return self.method.parameter_groups()
 
 
 def _unknown(what: str, given: str, valid: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -130,16 +131,31 @@ def frozen_eval(module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
+class Networks(NamedTuple):
+    """What a method gets that runs parts of the networks itself. `images` is the batch; None outside `Distillation`."""
+
+    student: nn.Module
+    teacher: nn.Module
+    images: Tensor | None = None
+
+
 class Distiller(nn.Module):
     """What every method is: a Module that owns its trainable extras.
 
     `teacher_preactivation` says which of the teacher's maps it reads (before the last ReLU of a stage, or after).
+    A method that runs parts of the networks itself has `needs_networks`: `create` then calls it with a third argument
+    `Networks`, and `Distillation` calls its forward with a sixth, which holds the batch's images too.
     """
 
     teacher_preactivation = False
+    needs_networks = False
 
     def prepare(self, context: PrepareContext) -> None:
         """Train what must be trained before the student; nothing, for most methods."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Extras trained at another rate than the student, as `efflib.training.fit` takes them; none, for most."""
+        return []
 
     def measure(self, student: Features, teacher: Features) -> dict[str, Tensor]:
         """What is worth knowing about a batch beside the loss, as means over it; nothing, for most methods."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflib.distill.common import Distiller, Shapes, need_pairs
-from efflib.kernels.kd_loss import widened
+from efflib.kernels.kd_loss import widened, without_autocast
 from efflib.models import Features
 
 EPS = 1e-7
@@ -31,6 +31,7 @@ def nce_loss(positive: Tensor, negatives: Tensor, images: int) -> Tensor:
     return -(own.sum() + others.sum()) / len(positive)
 
 
+@without_autocast
 def in_batch_loss(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float = 0.07) -> Tensor:
     """Symmetric InfoNCE between unit vectors (B, D); other images of the same class are no negatives."""
     scores = student @ teacher.T / temperature
@@ -38,6 +39,12 @@ def in_batch_loss(student: Tensor, teacher: Tensor, targets: Tensor, temperature
     scores = scores.masked_fill(same, -float("inf"))
     own = torch.arange(len(targets), device=targets.device)
     return (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
+
+
+@without_autocast
+def _products(anchors: Tensor, others: Tensor) -> Tensor:
+    """(B, D), (B, K, D) -> (B, K)."""
+    return torch.einsum("bd,bkd->bk", anchors, others)
 
 
 class CRD(Distiller):
@@ -111,18 +118,26 @@ class CRD(Distiller):
         return {"cross_entropy": F.cross_entropy(student.logits, targets), "feature": self.feature_weight * contrast}
 
     def _bank_loss(self, z_s: Tensor, z_t: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
-        images = len(self.labels)
-        if bool((indices < 0).any()) or bool((indices >= images).any()):
-            raise ValueError(
-                f"an index of the batch lies outside the memory bank of {images} images "
-                f"({int(indices.min())}..{int(indices.max())}): number the training images from 0"
-            )
+        self.check_indices(indices)
         chosen = torch.cat([indices[:, None], self._others(targets)], dim=1)
         # The student is compared with the teacher's bank, and the teacher with the student's.
         loss = self._side(z_s, self.teacher_bank, chosen, 0) + self._side(z_t, self.student_bank, chosen, 1)
         self._update(self.student_bank, z_s, indices)
         self._update(self.teacher_bank, z_t, indices)
         return loss
+
+    def check_indices(self, indices: Tensor) -> None:
+        """Check that every image of a batch has its place in the memory banks.
+
+        Raises:
+            ValueError: an index outside the training set.
+        """
+        images = len(self.labels)
+        if bool((indices < 0).any()) or bool((indices >= images).any()):
+            raise ValueError(
+                f"an index of the batch lies outside the memory bank of {images} images "
+                f"({int(indices.min())}..{int(indices.max())}): number the training images from 0"
+            )
 
     def _others(self, targets: Tensor) -> Tensor:
         """(B, K) images of other classes, drawn with replacement from this step's own generator."""
@@ -139,7 +154,7 @@ class CRD(Distiller):
         raise ValueError("no negatives of other classes found: the labels of the memory bank hold one class only")
 
     def _side(self, anchors: Tensor, bank: Tensor, chosen: Tensor, side: int) -> Tensor:
-        scores = torch.exp(torch.einsum("bd,bkd->bk", anchors, bank[chosen]) / self.temperature)
+        scores = torch.exp(_products(anchors, bank[chosen]) / self.temperature)
         if float(self.normaliser[side]) == 0:
             self.normaliser[side] = scores.detach().mean() * len(self.labels)
         scores = scores / self.normaliser[side].clone()  # the buffer changes in place for the other side

@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflib.distill.common import Distiller, Shapes
-from efflib.kernels.kd_loss import check_logits, softened_kl, widened
+from efflib.kernels.kd_loss import check_logits, softened_kl, widened, without_autocast
 from efflib.models import Features
 
 
+@without_autocast
 def icc_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared difference of row-normalised channel correlation matrices; the teacher is a constant.
 

@@ -7,12 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from efflib.distill.common import Distiller, Shapes, need_pairs
-from efflib.kernels.kd_loss import widened
+from efflib.kernels.kd_loss import widened, without_autocast
 from efflib.models import Features
 
 EPS = 1e-12
 
 
+@without_autocast
 def rkd_loss(student: Tensor, teacher: Tensor, distance_weight: float = 25, angle_weight: float = 50) -> Tensor:
     """Smooth-L1 differences of normalised pair distances and of triplet angles; the teacher is a constant.
 

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflib.distill.common import Distiller, PrepareContext, Shapes, frozen_eval
-from efflib.kernels.kd_loss import widened
+from efflib.kernels.kd_loss import widened, without_autocast
 from efflib.models import Features, features
 
 
+@without_autocast
 def supervised_contrastive_loss(views: Tensor, labels: Tensor, temperature: float = 0.07) -> Tensor:
     """Mean over views of -1/|P| sum over same-class views p of log softmax of the scores, without the view itself.
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def kd_loss(
@@ -79,11 +80,11 @@ def widened(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def without_autocast(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator of a function of tensors: autocast would round matrix products to bf16, those of float32 too."""
 
     @wraps(function)
-    def precise(*args: P.args, **options: P.kwargs) -> Tensor:
+    def precise(*args: P.args, **options: P.kwargs) -> R:
         device = next((x.device.type for x in (*args, *options.values()) if isinstance(x, Tensor)), "cpu")
         with torch.autocast(device, enabled=False):
             return function(*args, **options)

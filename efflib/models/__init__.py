@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # The families register their models when imported.
 from efflib.models import mobilenet, resnet, resnet_cifar, shufflenet, vgg, wide_resnet
-from efflib.models.measure import Features, convolutions, count_macs, count_parameters, evaluating, features
+from efflib.models.measure import Features, convolutions, count_macs, count_parameters, evaluating, features, onward
 from efflib.models.registry import create_model, list_models
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "features",
     "list_models",
     "mobilenet",
+    "onward",
     "resnet",
     "resnet_cifar",
     "shufflenet",

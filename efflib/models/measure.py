@@ -49,6 +49,26 @@ def features(model: nn.Module, x: Tensor, preactivation: bool = False) -> Featur
     return taps(x, preactivation)
 
 
+def onward(model: nn.Module, stage: int, x: Tensor) -> Tensor:
+    """One part of a forward pass: from the output of one stage to the next, as `features` names the stages.
+
+    Args:
+        model: a network of `create_model`.
+        stage: how many stages x has passed: with 0, x is images; with all of them, the logits come out.
+        x: images (N, C, H, W), or what stage number `stage` (from 1) gave, after its ReLU.
+
+    Returns:
+        The output (N, C, h, w) of the next stage, or logits (N, num_classes).
+
+    Raises:
+        TypeError: the model has no stages.
+    """
+    part = getattr(model, "onward", None)
+    if not callable(part):
+        raise TypeError(f"{type(model).__name__} has no onward(stage, x) method: use create_model(...)")
+    return part(stage, x)
+
+
 def count_parameters(model: nn.Module) -> int:
     """Number of trainable and frozen parameters; buffers (running statistics) do not count."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -77,6 +77,13 @@ class MobileNetV2(nn.Module):
         pooled = self.pool(F.relu(self.bn2(self.conv2(x)))).flatten(1)
         return Features(tuple(taps), pooled, self.head(pooled))
 
+    def onward(self, stage: int, x: Tensor) -> Tensor:
+        """One part of the forward pass, see `efflib.models.onward`."""
+        if stage == len(TAPPED_GROUPS):
+            return self.head(self.pool(F.relu(self.bn2(self.conv2(x)))).flatten(1))
+        x = F.relu(self.bn1(self.conv1(x))) if stage == 0 else x
+        return _between_taps(self.groups, TAPPED_GROUPS, stage)(x)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x).logits
 
@@ -112,8 +119,21 @@ class MobileNetV1(nn.Module):
         pooled = self.pool(x).flatten(1)
         return Features(tuple(taps), pooled, self.head(pooled))
 
+    def onward(self, stage: int, x: Tensor) -> Tensor:
+        """One part of the forward pass, see `efflib.models.onward`."""
+        if stage == len(TAPPED_LAYERS):
+            return self.head(self.pool(x).flatten(1))
+        x = F.relu(self.bn1(self.conv1(x))) if stage == 0 else x
+        return _between_taps(self.layers, TAPPED_LAYERS, stage)(x)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x).logits
+
+
+def _between_taps(parts: nn.ModuleList, taps: tuple[int, ...], stage: int) -> nn.Sequential:
+    """The parts behind tap number `stage` (0: from the first part on), up to the next tap."""
+    start = taps[stage - 1] + 1 if stage else 0
+    return nn.Sequential(*parts[start : taps[stage] + 1])
 
 
 def _separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:

@@ -82,6 +82,14 @@ class ResNet(nn.Module):
         pooled = self.pool(x).flatten(1)
         return Features(taps, pooled, self.head(pooled))
 
+    def onward(self, stage: int, x: Tensor) -> Tensor:
+        """One part of the forward pass, see `efflib.models.onward`."""
+        stages = (self.stage1, self.stage2, self.stage3, self.stage4)
+        x = self.stem_pool(F.relu(self.bn1(self.conv1(x)))) if stage == 0 else x
+        if stage < len(stages):
+            return through_stages(x, stages[stage : stage + 1], False)[0]
+        return self.head(self.pool(x).flatten(1))
+
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x).logits
 

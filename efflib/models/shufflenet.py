@@ -70,6 +70,14 @@ class ShuffleNetV1(nn.Module):
         pooled = self.pool(x).flatten(1)
         return Features(taps, pooled, self.head(pooled))
 
+    def onward(self, stage: int, x: Tensor) -> Tensor:
+        """One part of the forward pass, see `efflib.models.onward`."""
+        stages = (self.stage1, self.stage2, self.stage3)
+        x = F.relu(self.bn1(self.conv1(x))) if stage == 0 else x
+        if stage < len(stages):
+            return through_stages(x, stages[stage : stage + 1], False)[0]
+        return self.head(self.pool(x).flatten(1))
+
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x).logits
 
@@ -153,6 +161,16 @@ class ShuffleNetV2(nn.Module):
             taps.append(before if preactivation else x)
         pooled = self.pool(F.relu(self.bn2(self.conv2(x)))).flatten(1)
         return Features(tuple(taps), pooled, self.head(pooled))
+
+    def onward(self, stage: int, x: Tensor) -> Tensor:
+        """One part of the forward pass, see `efflib.models.onward`."""
+        stages = (self.stage1, self.stage2, self.stage3)
+        x = F.relu(self.bn1(self.conv1(x))) if stage == 0 else x
+        if stage == len(stages):
+            return self.head(self.pool(F.relu(self.bn2(self.conv2(x)))).flatten(1))
+        for unit in stages[stage]:
+            x, _ = unit(x)
+        return x
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x).logits

@@ -47,6 +47,15 @@ class VGG(nn.Module):
         pooled = self.pool(x).flatten(1)
         return Features(tuple((before if preactivation else after)[1:]), pooled, self.head(pooled))
 
+    def onward(self, stage: int, x: Tensor) -> Tensor:
+        """One part of the forward pass, see `efflib.models.onward`."""
+        if stage == 4:
+            return self.head(self.pool(x).flatten(1))
+        if stage == 0:
+            x = self.block0(x)
+        halve = stage < 3 or x.shape[-1] == 8  # block 3 gives 8 px for images of 64
+        return (self.block1, self.block2, self.block3, self.block4)[stage](F.max_pool2d(x, 2) if halve else x)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x).logits
 

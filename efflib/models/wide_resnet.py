@@ -83,6 +83,14 @@ class WideResNet(nn.Module):
         pooled = self.pool(F.relu(under_bn[-1])).flatten(1)
         return Features(tuple(under_bn[1:] if preactivation else raw), pooled, self.head(pooled))
 
+    def onward(self, stage: int, x: Tensor) -> Tensor:
+        """One part of the forward pass, see `efflib.models.onward`."""
+        stages = (self.stage1, self.stage2, self.stage3)
+        x = self.conv1(x) if stage == 0 else x
+        if stage < len(stages):
+            return stages[stage](x)
+        return self.head(self.pool(F.relu(self.bn(x))).flatten(1))
+
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x).logits
 

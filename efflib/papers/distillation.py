@@ -174,6 +174,7 @@ def _planned(config: DistillConfig) -> float:
 _CANARY_METHODS: dict[str, tuple[str, Options]] = {
     **{name: (name, {}) for name in sorted(METHODS)},
     "crd": ("crd", {"negatives": 64}),
+    "sakd": ("sakd", {"negatives": 64}),
     "pkgd_code": ("pkgd", {"mlff_side": "student", "score": "l2", "qkv_conv": True, "residual": "normed"}),
     "pkgd_drawn": ("pkgd", {"ddag_trainable": False, "ddag_resample": True}),
 }

@@ -13,7 +13,8 @@ from efflib.training import Batch, seeded
 
 PAIRS = [("resnet20", "resnet14"), ("vgg13", "vgg8"), ("resnet8x4", "shufflenetv2"), ("vgg8", "mobilenetv2_half")]
 CLASSES, IMAGES = 7, 40
-OPTIONS = {"crd": {"labels": torch.arange(IMAGES) % CLASSES, "negatives": 16}}
+BANK = {"labels": torch.arange(IMAGES) % CLASSES, "negatives": 16}
+OPTIONS = {"crd": BANK, "sakd": BANK}
 PAST_WARMUP = 30.0
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from efflib.papers import bimask
+from efflib.papers import bimask, pkgd
 from efflib.papers.table import Claim
 from efflib.report.audit import Finding
 from efflib.report.notebook import ChanceLevel, TablePage, evidence, provenance_rows, refuse_chance_level
@@ -109,6 +109,19 @@ def test_printed_fractions_keep_their_digits_and_odd_keys_are_shown(home) -> Non
     assert "0.9741" in text
     assert "&lt;x&gt;" in text and "<x>" not in text
     assert "a &lt; b" in text
+
+
+def test_pairs_of_networks_are_columns_and_settings(home) -> None:
+    """PKGD's cells say teacher and student: pairs across, methods down, and differences per pair."""
+    table = pkgd.tables["table1"]
+    text = shown(page(table).printed())
+    assert "<th>resnet56, resnet20</th>" in text and "cifar100" not in text
+    assert text.count("<tr>") == 1 + len({cell.keys["method"] for cell in table.printed.numbers})
+    home.fill(seeds=3, table=table)
+    told = shown(page(table).headline([("pkgd", "baseline")]))
+    assert "resnet56, resnet20, cifar100: `pkgd` less `baseline` +0.50 ± 0.00 (3)" in told
+    steps = shown(page(table).decomposition(["baseline", "kd", "pkgd"]))
+    assert "kd less baseline" in steps and "+0.50" in steps
 
 
 def test_partial_records_give_numbers_and_open_claims(home) -> None:

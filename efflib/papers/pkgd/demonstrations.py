@@ -40,10 +40,10 @@ def map_entropies(shape: Shape, batch: int = 16, seed: int = 0) -> list[dict[str
     with seeded(seed):
         student, prior = torch.randn(2, batch, *shape)
         guide = Guide(shape)
-        tokens = [guide.encoder(guide.norm(x)).flatten(2) for x in (prior, student)]
+        queries, keys = (guide.encoder(guide.norm(x)).flatten(2) for x in (prior, student))
     rows: list[dict[str, str | float]] = []
     for score in SCORES:
-        channel, spatial = attention_maps(*tokens, score)
+        channel, spatial = attention_maps(queries, keys, score)
         rows.append({"score": score, "channel map": _relative(channel), "spatial map": _relative(spatial)})
     return rows
 
