@@ -155,7 +155,8 @@ class TablePage:
         count = len(self.table.printed.numbers)
         every = html_table(_rows(both.frame()), caption, self._id("cells"))
         summary = f"<summary>All {count} printed cells with their verdicts</summary>"
-        return _html("".join([*parts, troubles, f"<details>{summary}{every}</details>"]))
+        details = f"<details>{summary}{every}</details>" if count else ""  # the text prints no number of a figure
+        return _html("".join([*parts, troubles, details]))
 
     def claims(self) -> Any:
         """Every claim with its verdict at each recorded scale."""

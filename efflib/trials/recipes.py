@@ -58,7 +58,13 @@ class Recipe:
 
 
 _RECIPES: dict[str, Recipe] = {}
-_HOMES = ("efflib.papers.baselines", "efflib.papers.distillation", "efflib.papers.bimask.recipes")
+_HOMES = (
+    "efflib.papers.baselines",
+    "efflib.papers.distillation",
+    "efflib.papers.bimask.recipes",
+    "efflib.papers.bimask.curricula",
+    "efflib.papers.pkgd.recipes",
+)
 
 
 def recipe(

@@ -19,7 +19,9 @@
 # paints those pixels black, and trains on: on the original images and their masked copies together. The paper reports
 # higher accuracy for eight networks on CIFAR-10 and CIFAR-100, with no added parameters. This chapter shows the method
 # step by step on live images, measures how well its saliency finds objects, and says what we had to decide where the
-# paper is silent. The pages behind it repeat its tables.
+# paper is silent. The pages behind it repeat its tables: does it improve a network ([Table 2](table2.ipynb)), on masked
+# images alone ([3](table3.ipynb)), more than a curriculum does ([4](table4.ipynb)), and as a teacher ([5](table5.ipynb));
+# which layer ([6](table6.ipynb)) and how many pixels ([7](table7.ipynb)) it should take.
 
 # %% tags=["parameters"]
 # `seed` fixes the networks' initial weights and the ties of the masks; `ratio` is the removed fraction of the pixels.

@@ -164,12 +164,13 @@ class World:
 
 
 def as_printed(table: PrintedTable) -> World:
-    """A world in which every cell has exactly its printed value; controls do as well as the baseline."""
+    """A world in which every cell has exactly its printed value; controls do as well as what they control."""
+    methods = {cell.keys["method"] for cell in table.numbers}
 
     def value(cell: dict[str, Any]) -> float:
-        known = cell["method"] in ("baseline", "bimask", "masked_only")
-        method = cell["method"] if known else "baseline"
-        keys = {k: v for k, v in cell.items() if method != "baseline" or k in ("model", "dataset")}
+        method = cell["method"].removesuffix(claims.EQUAL)
+        method = method if method in methods else "baseline"
+        keys = {k: v for k, v in cell.items() if method != "baseline" or k in ("model", "student", "dataset")}
         return table.cell(**{**keys, "method": method}).value
 
     return World(value)
@@ -178,6 +179,8 @@ def as_printed(table: PrintedTable) -> World:
 EXPECTED = {
     "table2": {"a": 16, "b": 2, "c": 14, "d": 7, "e": 16, "f": 16},
     "table3": {"a": 16, "b": 4, "c": 16},
+    "table4": {"a": 18, "b": 5, "c": 2, "d": 4, "e": 18},
+    "table5": {"a": 20, "b": 10, "c": 4, "d": 16, "e": 1, "f": 2},
     "table6": {"a": 6, "b": 8},
     "table7": {"a": 10, "b": 2, "c": 6, "d": 12},
 }
@@ -193,7 +196,10 @@ def test_every_claim_lists_every_comparison() -> None:
 
 def test_claims_say_whose_they_are_and_quote_the_spec() -> None:
     ours = {name for name, claim in ALL.items() if claim.owner == "ours"}
-    assert ours == {"bimask.table2.e", "bimask.table2.f", "bimask.table3.c", "bimask.table7.d"}
+    assert ours == {
+        "bimask.table2.e", "bimask.table2.f", "bimask.table3.c", "bimask.table4.e", "bimask.table5.e",
+        "bimask.table5.f", "bimask.table7.d",
+    }  # fmt: skip
     letters = {f"T{name[len('bimask.table')]}{name[-1]}": claim for name, claim in ALL.items()}
     assert [n for n, claim in letters.items() if not claim.comparisons.__doc__.startswith(n)] == []
 
@@ -216,7 +222,9 @@ def test_an_opposite_world_contradicts_the_claims(printed: dict[str, PrintedTabl
     straight = as_printed(table)
 
     def mirrored(cell: dict[str, Any]) -> float:  # gains change sign
-        base = {"model": cell["model"], "dataset": cell["dataset"], "method": "baseline"}
+        base = {**cell, "method": "baseline"}
+        if cell["method"] == "teacher":
+            base = {**cell, "setting": "baseline_teacher"}
         return 2 * straight.value(base) - straight.value(cell)
 
     spread_out = World(lambda cell: 2.0 * claims.MODELS.index(cell["model"]) * (cell["method"] == "bimask"))
@@ -235,6 +243,45 @@ def test_pooled_claims_wait_for_all_models() -> None:
     assert (got.verdict, got.detail) == ("not run", "0 of 2 run")
     one = claim_verdict(ALL["bimask.table2.a"].comparisons(world), "tiny")
     assert (one.verdict, one.ran, one.agree) == ("undetermined", 2, 2)
+
+
+def test_the_teachers_effect_is_pooled_by_seed() -> None:
+    """Ten pairs with effects of their own: the mean of a seed is one sample, and all ten pairs must be there."""
+
+    class Pairs:
+        def samples(self, metric: str = "last", **cell: Any) -> dict[int, float]:
+            if cell["method"] == self.missing:
+                return {}
+            pair = claims.DISTILLERS.index(cell["method"]) + 5 * claims.DATASETS.index(cell["dataset"])
+            return {s: (0.1 * pair + s) * (cell["setting"] == "bimask_teacher") for s in range(4)}
+
+        missing = ""
+
+    world = Pairs()
+    [pooled] = ALL["bimask.table5.e"].comparisons(world)
+    assert pooled.samples == pytest.approx({s: 0.45 + s for s in range(4)})
+    assert len(pooled.samples) == 4  # not forty
+    world.missing = "sckd"
+    [pooled] = ALL["bimask.table5.e"].comparisons(world)
+    assert (pooled.verdict, pooled.found, pooled.expected) == ("not run", 8, 10)
+
+
+def test_how_small_the_teachers_effect_may_be(printed: dict[str, PrintedTable]) -> None:
+    effect = ALL["bimask.table5.c"]
+    for size, verdict in ((0.0, "contradicted"), (0.06, "supported"), (0.14, "supported"), (0.2, "contradicted")):
+        world = World(lambda cell, size=size: 70 + size * (cell["setting"] == "bimask_teacher"))
+        assert claim_verdict(effect.comparisons(world), "small", effect.minimum_scale).verdict == verdict
+    assert claim_verdict(effect.comparisons(as_printed(printed["table5"])), "tiny", "small").verdict == "not run"
+
+
+def test_who_is_ahead_in_the_fourth_column(printed: dict[str, PrintedTable]) -> None:
+    """Claim T4b names who is ahead and who is behind; another order contradicts it."""
+    fourth, straight = ALL["bimask.table4.b"], as_printed(printed["table4"])
+    swapped = World(
+        lambda cell: straight.value({**cell, "method": {"lerac": "cbs"}.get(cell["method"], cell["method"])})
+    )
+    got = claim_verdict(fourth.comparisons(swapped), "tiny")
+    assert (got.verdict, got.disagree) == ("contradicted", 1)
 
 
 def test_claim_refuses_unknown_owner() -> None:

@@ -21,6 +21,14 @@ CONV_INDICES = (-4, -3, -2, -1)
 RATIOS = (0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
 BEST_RATIO = 0.1
 EQUAL_BAND = 0.1  # points: how far a gain may lie from the mean gain and still be called nearly equal
+CURRICULUM_MODELS = ("resnet18", "wrn_52_2")
+CURRICULA = ("cbs", "efficienttrain", "self_taught", "lcdnet_cl", "lerac")
+EQUAL = "_equal"  # ends the name of a control of table 4: the same further epochs that BIMask has
+BIMASK_LEADS = (("resnet18", "cifar10"), ("resnet18", "cifar100"), ("wrn_52_2", "cifar10"))
+DISTILLERS = ("kd", "fitnet", "at", "ft", "sckd")
+TEACHERS = ("baseline_teacher", "bimask_teacher")
+STUDENT, TEACHER = "resnet20", "resnet56"
+TEACHER_EFFECT = (0.05, 0.15)  # points: what rounds to the "about 0.1" of table 5
 
 Samples = Mapping[int, float]
 
@@ -104,6 +112,112 @@ def mean_loss_is_moderate(results: Any) -> list[Comparison]:
 def masked_only_below_same_updates(results: Any) -> list[Comparison]:
     """T3c (ours): masked-only < C1, so that the loss is not merely the further training."""
     return _all_cells(results, "masked_only", "original_only", "<")
+
+
+# --- table 4: curricula -----------------------------------------------------------------------------------
+
+
+def best_of_three_columns(results: Any) -> list[Comparison]:
+    """T4a: BIMask is best where Table 4 prints it best: it exceeds the baseline and all five curricula there."""
+    return _leads(results, ("baseline", *CURRICULA))
+
+
+def fourth_of_six(results: Any) -> list[Comparison]:
+    """T4b: Wide-ResNet-50 on CIFAR-100: below LeRaC, EfficientTrain and LCDnet-CL, above Self-taught and CBS."""
+    ahead = ("lerac", "efficienttrain", "lcdnet_cl")
+    return [
+        _column(results, "wrn_52_2", "cifar100", "bimask", other, "<" if other in ahead else ">")
+        for other in (*ahead, "self_taught", "cbs")
+    ]
+
+
+def cbs_hurts_wide(results: Any) -> list[Comparison]:
+    """T4c: CBS costs Wide-ResNet-50 more than 2 points on both data sets (Table 4: -2.17, -2.41)."""
+    made = []
+    for dataset in DATASETS:
+        change = _gain(results, "cbs", model="wrn_52_2", dataset=dataset)
+        made.append(Comparison(f"wrn_52_2, {dataset}: cbs - baseline < -2", _shift(change, 2.0), "<"))
+    return made
+
+
+def lerac_gains(results: Any) -> list[Comparison]:
+    """T4d: LeRaC > baseline in 4 of 4 columns (Table 4: +0.36, +1.02, +0.36, +1.24)."""
+    return [
+        _column(results, model, dataset, "lerac", "baseline") for model in CURRICULUM_MODELS for dataset in DATASETS
+    ]
+
+
+def best_at_equal_compute(results: Any) -> list[Comparison]:
+    """T4e (ours): T4a once more, the baseline and every curriculum given BIMask's further epochs on originals."""
+    return _leads(results, tuple(method + EQUAL for method in ("baseline", *CURRICULA)))
+
+
+# --- table 5: students of a plain and of an enhanced teacher ----------------------------------------------
+
+
+def distilling_helps(results: Any) -> list[Comparison]:
+    """T5a: every method, with either teacher, beats the student alone (Table 5: 20 of 20 cells)."""
+    made = []
+    for dataset in DATASETS:
+        alone = _samples(results, {"student": STUDENT, "dataset": dataset, "method": "baseline"})
+        for setting in TEACHERS:
+            for method in DISTILLERS:
+                taught = _taught(results, method, dataset, setting)
+                made.append(Comparison(f"{dataset}, {setting}: {method} - baseline", paired(taught, alone)))
+    return made
+
+
+def enhanced_teacher_is_better(results: Any) -> list[Comparison]:
+    """T5b: the enhanced teacher gives the better student in 10 of 10 pairs (section 4; Table 5: +0.07 to +0.14)."""
+    return [
+        Comparison(f"{dataset}, {method}: enhanced - plain teacher", _teacher_effect(results, method, dataset))
+        for dataset in DATASETS
+        for method in DISTILLERS
+    ]
+
+
+def teacher_effect_is_a_tenth(results: Any) -> list[Comparison]:
+    """T5c: the mean difference is about 0.1 points (Table 5: 0.104 and 0.122): two one-sided on each data set."""
+    made = []
+    for dataset in DATASETS:
+        mean, found = _mean([_teacher_effect(results, method, dataset) for method in DISTILLERS])
+        for side, bound in zip((">", "<"), TEACHER_EFFECT, strict=True):
+            label = f"{dataset}: mean of {len(DISTILLERS)} methods, enhanced - plain teacher {side} {bound:g}"
+            made.append(Comparison(label, _shift(mean, -bound), side, len(DISTILLERS), found))
+    return made
+
+
+def sckd_is_best(results: Any) -> list[Comparison]:
+    """T5d: SCKD is best everywhere (Table 5): it exceeds the other four methods in each of the four columns."""
+    made = []
+    for dataset in DATASETS:
+        for setting in TEACHERS:
+            best = _taught(results, "sckd", dataset, setting)
+            for method in DISTILLERS[:-1]:
+                other = _taught(results, method, dataset, setting)
+                made.append(Comparison(f"{dataset}, {setting}: sckd - {method}", paired(best, other)))
+    return made
+
+
+def enhanced_teacher_is_better_pooled(results: Any) -> list[Comparison]:
+    """T5e (ours): T5b pooled, because no single pair can be decided with five seeds (spec, section 5).
+
+    One sample is the mean over the ten pairs of one seed. The pairs of a seed share their teachers and their student's
+    initial weights, so that pairs and seeds together are not that many independent runs.
+    """
+    mean, found = _mean([_teacher_effect(results, m, d) for d in DATASETS for m in DISTILLERS])
+    pairs = len(DATASETS) * len(DISTILLERS)
+    return [Comparison(f"mean of {pairs} pairs: enhanced - plain teacher", mean, ">", pairs, found)]
+
+
+def enhanced_teacher_is_enhanced(results: Any) -> list[Comparison]:
+    """T5f (ours): the enhanced teacher itself is better than our own plain one, not than a quoted one."""
+    made = []
+    for dataset in DATASETS:
+        cell = {"teacher": TEACHER, "dataset": dataset, "method": "teacher"}
+        plain, enhanced = (_samples(results, {**cell, "setting": setting}) for setting in TEACHERS)
+        made.append(Comparison(f"{TEACHER}, {dataset}: enhanced - plain teacher", paired(enhanced, plain)))
+    return made
 
 
 # --- table 6: the layer that gives the saliency -----------------------------------------------------------
@@ -191,6 +305,26 @@ def _all_cells(results: Any, method: str, against: str, side: str) -> list[Compa
             gain = _gain(results, method, against, model=model, dataset=dataset)
             made.append(Comparison(f"{model}, {dataset}: {method} - {against}", gain, side))
     return made
+
+
+def _leads(results: Any, others: tuple[str, ...]) -> list[Comparison]:
+    """BIMask above others in the three columns where Table 4 prints it best."""
+    return [_column(results, *column, "bimask", other) for column in BIMASK_LEADS for other in others]
+
+
+def _column(results: Any, model: str, dataset: str, one: str, other: str, side: str = ">") -> Comparison:
+    difference = _gain(results, one, other, model=model, dataset=dataset)
+    return Comparison(f"{model}, {dataset}: {one} - {other}", difference, side)
+
+
+def _taught(results: Any, method: str, dataset: str, setting: str) -> Samples:
+    return _samples(results, {"student": STUDENT, "dataset": dataset, "method": method, "setting": setting})
+
+
+def _teacher_effect(results: Any, method: str, dataset: str) -> Samples:
+    """Student of the enhanced teacher less student of the plain one, same method and seed."""
+    plain, enhanced = (_taught(results, method, dataset, setting) for setting in TEACHERS)
+    return paired(enhanced, plain)
 
 
 def _mean(gains: list[Samples]) -> tuple[dict[int, float], int]:
@@ -298,6 +432,100 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "ours",
             _ALL_16,
             masked_only_below_same_updates,
+            "tiny",
+        ),
+    ),
+    "table4": _claims(
+        "table4",
+        (
+            "a",
+            "BIMask is best in three of the four columns: both of ResNet18, and Wide-ResNet-50 on CIFAR-10.",
+            "paper",
+            "BIMask against baseline and 5 curricula, 3 columns",
+            best_of_three_columns,
+            "tiny",
+        ),
+        (
+            "b",
+            "For Wide-ResNet-50 on CIFAR-100 BIMask is fourth of six, behind LeRaC, EfficientTrain and LCDnet-CL.",
+            "paper",
+            "BIMask against 5 curricula, 1 column",
+            fourth_of_six,
+            "tiny",
+        ),
+        (
+            "c",
+            "CBS costs Wide-ResNet-50 more than 2 points on both data sets.",
+            "paper",
+            "Wide-ResNet-50, 2 data sets",
+            cbs_hurts_wide,
+            "small",
+        ),
+        (
+            "d",
+            "LeRaC beats the baseline in all four columns.",
+            "paper",
+            "2 models x 2 data sets",
+            lerac_gains,
+            "tiny",
+        ),
+        (
+            "e",
+            "BIMask still leads in its three columns when the baseline and every curriculum train equally long.",
+            "ours",
+            "BIMask against baseline and 5 curricula with its further epochs, 3 columns",
+            best_at_equal_compute,
+            "tiny",
+        ),
+    ),
+    "table5": _claims(
+        "table5",
+        (
+            "a",
+            "Every method beats the student alone, with either teacher.",
+            "paper",
+            "5 methods x 2 teachers x 2 data sets",
+            distilling_helps,
+            "tiny",
+        ),
+        (
+            "b",
+            "The enhanced teacher gives the better student in all ten pairs.",
+            "paper",
+            "5 methods x 2 data sets",
+            enhanced_teacher_is_better,
+            "tiny",
+        ),
+        (
+            "c",
+            "On each data set the enhanced teacher is worth about 0.1 points (0.05 to 0.15) on average.",
+            "paper",
+            "mean over 5 methods, 2 data sets",
+            teacher_effect_is_a_tenth,
+            "small",
+        ),
+        (
+            "d",
+            "SCKD is the best method in all four columns.",
+            "paper",
+            "SCKD against 4 methods, 2 teachers x 2 data sets",
+            sckd_is_best,
+            "tiny",
+        ),
+        (
+            "e",
+            "Pooled over the ten pairs, students of the enhanced teacher beat those of the same seed's plain teacher.",
+            "ours",
+            "mean over 5 methods x 2 data sets",
+            enhanced_teacher_is_better_pooled,
+            "tiny",
+        ),
+        (
+            "f",
+            "The enhanced teacher is itself better than our own plain teacher.",
+            "ours",
+            "ResNet56, 2 data sets",
+            enhanced_teacher_is_enhanced,
             "tiny",
         ),
     ),

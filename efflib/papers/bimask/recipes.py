@@ -40,8 +40,9 @@ def ft_default(epochs: int = 30, lr: float = 0.01, **like: Any) -> TrainingRecip
 
 
 class BimaskConfig(ClassifierConfig):
-    """A fine-tune from the trial `baseline`. `training.epochs` are passes over the arm's own set (2N, or N masked).
+    """A fine-tune of a trained network: of a trial `baseline`, or of a curriculum's in the controls of table 4.
 
+    `training.epochs` are passes over the arm's own set (2N, or N masked).
     `masking_ratio` is the removed fraction; None for `original_only`, which masks nothing. `conv_index` counts the
     convolutions from the end. The other options are the ambiguities A1-A4 of the spec.
     """

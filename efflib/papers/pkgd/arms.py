@@ -31,8 +31,11 @@ CROSS_FAMILY = (
 # Figure 5's own training (spec, section 4.5); method settings are CIFAR's, lengths in epochs those of 300.
 TINY_EPOCHS = 300
 # Below paper scale its networks halve the images twice at the stem, as on ImageNet (spec, section 5).
-_COARSE_STEMS: dict[str, Options] = {"mobilenetv1": {"stem_stride": 2}}
-_SMOKE_WIDTH_64 = 0.25
+_COARSE_STEMS: dict[str, Options] = {
+    **{model: {"stem": "imagenet"} for model in ("resnet18", "resnet34", "resnet50")},
+    "mobilenetv1": {"stem_stride": 2},
+}
+_SMOKE_WIDTHS_64 = {"vgg8": 0.125}  # the others: a quarter
 
 # DKD's weight of the other classes and ReviewKD's of the features (spec, section 4.2), where they are not 8 and 5.
 # RP KD's scripts repeat ReviewKD's weight.
@@ -126,5 +129,5 @@ def _network(scale: str, model: str, dataset: str) -> Options:
     """Options of a network on 64 px images below paper scale; none elsewhere."""
     if scale == "paper" or dataset not in ("tiny_imagenet", "objects64"):
         return {}
-    stem = _COARSE_STEMS.get(model, {"stem": "imagenet"})
-    return {**stem, "width": _SMOKE_WIDTH_64} if scale == "smoke" else stem
+    stem = _COARSE_STEMS.get(model, {})
+    return {**stem, "width": _SMOKE_WIDTHS_64.get(model, 0.25)} if scale == "smoke" else stem
