@@ -406,7 +406,7 @@ class _Run:
         self.dtype = torch.float64 if precision == "fp64" else torch.float32
         self.model = model.to(device, self.dtype, memory_format=torch.channels_last)
         if isinstance(loss, nn.Module):
-            loss.to(device, self.dtype)
+            loss.to(device, self.dtype).to(memory_format=torch.channels_last)
         self.loss, self.recipe, self.seed, self.device, self.precision = loss, recipe, seed, device, precision
         self.curriculum = curriculum or Curriculum()
         self.mean, self.std = normalisation(recipe, train)

@@ -182,12 +182,21 @@ def test_the_schedule_is_what_the_optimiser_uses():
     assert frozen.rates[1] < 1e-30
 
 
+def test_time_per_epoch_is_a_median_without_the_first():
+    history, _ = train()
+    assert len(history.epoch_seconds) == history.epochs and 0 < sum(history.epoch_seconds) <= history.seconds
+    assert dataclasses.replace(history, epoch_seconds=[9.0, 2.0, 1.0, 4.0]).seconds_per_epoch == 2.0
+    assert dataclasses.replace(history, epoch_seconds=[9.0]).seconds_per_epoch == 9.0
+    assert dataclasses.replace(history, epoch_seconds=[]).seconds_per_epoch is None
+
+
 # --- repeatability ------------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_repeats_bit_for_bit_and_another_differs():
     (one, weights), (two, again) = train(), train()
-    assert dataclasses.replace(one, seconds=0) == dataclasses.replace(two, seconds=0)
+    timeless = {"seconds": 0, "epoch_seconds": []}
+    assert dataclasses.replace(one, **timeless) == dataclasses.replace(two, **timeless)
     assert same(weights, again)
     other, different = train(seed=1)  # the same initial weights
     assert not same(weights, different) and other.losses != one.losses
