@@ -115,7 +115,8 @@ def _work(
     distiller = _method(config, student, teacher, torch.arange(SIZES[dataset][0]) % 10)
     loss = Distillation(distiller, teacher)
     total = _counted(lambda: loss(student, batch))
-    own, guide = _forward_flops(model, model_options, batch), _forward_flops(teacher_model, teacher_options, batch)
+    own = _forward_flops(model, model_options, side, channels)
+    guide = _forward_flops(teacher_model, teacher_options, side, channels)
     return Work(own, guide, total - own - guide, _preparation(config, student, teacher, batch))
 
 
@@ -131,8 +132,9 @@ def _blank_batch(side: int, channels: int) -> Batch:
     return Batch(images, torch.ones(2, dtype=torch.int64), torch.arange(2), progress=1e6)
 
 
-def _forward_flops(model: str, options: tuple[tuple[str, Any], ...], batch: Batch) -> float:
-    return _counted(lambda: _blank(model, options)(batch.images))
+@cache
+def _forward_flops(model: str, options: tuple[tuple[str, Any], ...], side: int, channels: int) -> float:
+    return _counted(lambda: _blank(model, options)(_blank_batch(side, channels).images))
 
 
 def _counted(run: Callable[[], Any]) -> float:

@@ -111,7 +111,8 @@ demonstrations.shapes_table("resnet56", "resnet20")
 # \qquad F_i = \mathrm{Dec}(G) + A_i .
 # $$ (pkgd-guide)
 #
-# Below: one level of a small pair after a few training steps, channel means.
+# Below: every level of the pair above after a few training steps of the modules, channel means. The *spatial attention* is
+# how much attention each position of the student gets.
 
 # %% tags=["hide-input"]
 show.guidance_strip(trials["student, PKGD"], Store.for_scale("smoke"))

@@ -72,8 +72,8 @@ page.plan()
 # ## The method in brief
 #
 # PKGD mixes the teacher's features of all levels (*MLFF*), lets the mixture guide the student's features by attention
-# (*DDAG*), and pulls the guided features towards the teacher's. The [chapter](chapter.ipynb) explains the steps. Below: one
-# level of this run's networks, from the student's own map to the guided one.
+# (*DDAG*), and pulls the guided features towards the teacher's. The [chapter](chapter.ipynb) explains the steps. Below: this
+# run's networks, level by level, from the student's own map to the guided one.
 
 # %% tags=["hide-input"]
 guided = [entry.trial for entry in page.results.entries if entry.cell["method"] == "pkgd"]
