@@ -83,11 +83,11 @@ def findings(table: str | None = None) -> list[Finding]:
     """Findings about this paper, in the order of the implementation spec (section 6).
 
     Args:
-        table: only those about this table. All of them take some seconds: FLOPs are counted by running the networks
-            and distillers of eleven pairs, which most pages do not show.
+        table: only those about this table. All of them take some seconds: for a finding about the text, FLOPs are
+            counted by running the networks and distillers of eleven pairs.
     """
     printed = load()
-    made = [make(printed) for make in _FINDINGS if make is not _cost or table in (None, *_COST_PAGES)]
+    made = [make(printed) for make in _FINDINGS if table is None or make is not _cost]
     return [finding for finding in made if table is None or table in finding.tables]
 
 
@@ -484,9 +484,6 @@ def position_weights(scores: Sequence[Sequence[float]]) -> list[float]:
     return torch.tensor(scores, dtype=torch.float64).softmax(dim=1).sum(dim=0).tolist()
 
 
-_COST_PAGES = ("figure5",)
-
-
 def _cost(printed: _Printed) -> Finding:
     pairs = [*printed.pairs("table1"), *printed.pairs("table2")]
     costs = {pair: {arm: run_cost(pair, arm) for arm in ("logits", "pkgd", "reviewkd")} for pair in pairs}
@@ -509,7 +506,7 @@ def _cost(printed: _Printed) -> Finding:
     quotes = ("Although our method incurs higher computational costs",)
     title = "The described method needs fewer FLOPs than ReviewKD"
     sources = printed.sources("pkgd_code", "reviewkd_code")
-    return Finding("pkgd-9", title, text, "text", "notable", _COST_PAGES, rows, numbers, quotes, sources)
+    return Finding("pkgd-9", title, text, "text", "notable", (), rows, numbers, quotes, sources)
 
 
 # --- words, names, coincidences ---------------------------------------------------------------------------
