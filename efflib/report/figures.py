@@ -59,6 +59,7 @@ def gains(comparison: TableComparison, methods: Sequence[str], names: Mapping[st
     """
     rows = [row for row in comparison.rows if row.gain is not None and row.keys["method"] in methods]
     groups = list(dict.fromkeys(_setting(row) for row in rows))
+    methods = [method for method in methods if any(row.keys["method"] == method for row in rows)]
     if not rows:
         return _nothing(f"No gain is measured at scale {comparison.results.scale} yet, so there is nothing to draw.")
 
@@ -66,8 +67,6 @@ def gains(comparison: TableComparison, methods: Sequence[str], names: Mapping[st
         axes = figure.add_subplot()
         for place, method in enumerate(methods):
             chosen = [row for row in rows if row.keys["method"] == method]
-            if not chosen:  # no word in the legend for an arm that did not run
-                continue
             shift = 0.12 * (place - (len(methods) - 1) / 2)  # the arms lie around the tick of their network
             y = [groups.index(_setting(r)) + shift for r in chosen]
             _points(axes, [r.gain for r in chosen], y, names.get(method, method), f"C{place}")
@@ -77,7 +76,8 @@ def gains(comparison: TableComparison, methods: Sequence[str], names: Mapping[st
                 axes.plot(*zip(*printed, strict=True), "D", color=f"C{place}", fillstyle="none", label=label)
         axes.axvline(0, color="grey", linewidth=0.8)
         axes.set_yticks(range(len(groups)), groups)
-        axes.invert_yaxis()
+        edge = 0.1 + 0.06 * max(len(methods), 6)
+        axes.set_ylim(len(groups) - 1 + edge, -edge)
         axes.set_xlabel("accuracy less the own baseline's, points (mean and 95 % interval, paired by seed)")
         figure.legend(loc="outside lower center", ncols=2, fontsize="small")
 

@@ -46,7 +46,7 @@ def ledger_rows(papers: Mapping[str, Any]) -> list[dict[str, Any]]:
             table = paper.tables.get(name)
             scales = [scale for scale in SCALES if scale != "smoke"]
             items.append((table, {s: evidence(table, s) for s in scales}) if table else printed)
-    return [row for row in ledger(items) if row["printed"] or row["claims"]]
+    return [row for row in ledger(items) if row["printed"] or any(row["claims"].values())]
 
 
 def ledger_html(rows: list[dict[str, Any]], papers: Mapping[str, Any], coming: Mapping[str, str]) -> str:

@@ -19,7 +19,9 @@
 from efflib.papers import pkgd
 from efflib.report.notebook import TablePage
 
-TablePage(pkgd.tables["table1"], "smoke", 1).headline([("pkgd", "baseline"), ("pkgd", "kd"), ("pkgd", "reviewkd")])
+TablePage(pkgd.tables["table1"], "smoke", 1).headline(
+    [("teacher", "baseline"), ("pkgd", "baseline"), ("pkgd", "kd"), ("pkgd", "reviewkd")]
+)
 
 # %% [markdown]
 # Six pairs of networks in which teacher and student belong to the same family, ten ways to distil. A *student* is trained

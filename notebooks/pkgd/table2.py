@@ -19,7 +19,9 @@
 from efflib.papers import pkgd
 from efflib.report.notebook import TablePage
 
-TablePage(pkgd.tables["table2"], "smoke", 1).headline([("pkgd", "baseline"), ("pkgd", "kd"), ("pkgd", "reviewkd")])
+TablePage(pkgd.tables["table2"], "smoke", 1).headline(
+    [("teacher", "baseline"), ("pkgd", "baseline"), ("pkgd", "kd"), ("pkgd", "reviewkd")]
+)
 
 # %% [markdown]
 # Five pairs in which the student is built quite differently from its teacher: ShuffleNets and a MobileNet learn from

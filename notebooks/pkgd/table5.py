@@ -20,7 +20,7 @@ from efflib.papers import pkgd
 from efflib.report.notebook import TablePage
 
 TablePage(pkgd.tables["table5"], "smoke", 1).headline(
-    [("pkgd", "baseline"), ("pkgd", "kd"), ("pkgd", "align"), ("pkgd", "pkgd_code_random")]
+    [("teacher", "baseline"), ("pkgd", "baseline"), ("pkgd", "kd"), ("pkgd", "align"), ("pkgd", "pkgd_code_random")]
 )
 
 # %% [markdown]
