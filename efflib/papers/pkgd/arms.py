@@ -8,7 +8,7 @@ from efflib.distill.pkgd import code_variant
 from efflib.papers import cifar
 from efflib.papers.baselines import ClassifierConfig
 from efflib.papers.distillation import Options
-from efflib.training import TrainingRecipe, cifar_review, tiny_imagenet
+from efflib.training import TrainingRecipe, cifar_rd, cifar_review, tiny_imagenet
 from efflib.trials.trial import Trial
 
 # (teacher, student) of tables 1 and 2, in the order of the columns.
@@ -35,6 +35,7 @@ _COARSE_STEMS: dict[str, Options] = {
     **{model: {"stem": "imagenet"} for model in ("resnet18", "resnet34", "resnet50")},
     "mobilenetv1": {"stem_stride": 2},
 }
+SMOKE_EPOCHS_64 = 4  # four times the pixels: enough to time an epoch
 _SMOKE_WIDTHS_64 = {"vgg8": 0.125}  # the others: a quarter
 
 # DKD's weight of the other classes and ReviewKD's of the features (spec, section 4.2), where they are not 8 and 5.
@@ -119,6 +120,8 @@ def _training(scale: str, model: str, dataset: str) -> TrainingRecipe | None:
     """
     if dataset == "tiny_imagenet":
         return tiny_imagenet(TINY_EPOCHS if scale == "paper" else cifar.SIZES[scale].epochs)
+    if dataset == "objects64":
+        return cifar_rd(SMOKE_EPOCHS_64)
     if scale != "paper":
         return None
     recipe = cifar_review()
