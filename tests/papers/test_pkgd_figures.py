@@ -46,7 +46,7 @@ def test_figure5_has_a_trial_for_every_cell(scale):
         assert (config["seed"], config["dataset"]) == (seed, cell["dataset"])
         assert config["model"] == (cell["teacher"] if cell["method"] == "teacher" else cell["student"])
         assert config.get("method", cell["method"]) == cell["method"]
-        assert config["training"]["epochs"] == {"smoke": 6, "tiny": 30, "small": 60, "paper": 300}[scale]
+        assert config["training"]["epochs"] == {"smoke": 4, "tiny": 30, "small": 60, "paper": 300}[scale]
     pairs = [SMOKE_TIMED] if scale == "smoke" else list(claims.TINY_PAIRS)
     assert list(dict.fromkeys((c["teacher"], c["student"]) for c, _, _ in entries)) == pairs
     methods = {c["method"] for c, _, _ in entries} - {"teacher", "baseline"}
