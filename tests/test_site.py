@@ -10,6 +10,7 @@ import html.parser
 import http.server
 import json
 import os
+import re
 import threading
 import urllib.parse
 import urllib.request
@@ -173,6 +174,13 @@ def test_front_page_redirects_to_the_welcome_page(page, base):
     page.goto(f"{base}/")
     page.wait_for_url("**/book/index.html")
     assert "Efficient Deep Learning" in page.locator("article h1").first.inner_text()
+
+
+def test_front_page_names_the_icon(site):
+    """Without it, a browser asks for /favicon.ico, which may or may not be answered before the redirect."""
+    text = (site / "index.html").read_text(encoding="utf-8")
+    [icon] = re.findall(r'<link rel="icon"[^>]*href="([^"]+)"', text)
+    assert (site / icon).is_file()
 
 
 @pytest.mark.parametrize("document", NOTEBOOKS)

@@ -83,6 +83,28 @@ def point_launch_buttons(app, pagename, templatename, context, doctree):
                 button["url"] = button["url"].replace(f"{pagename}.ipynb", f"{source}.ipynb")
 
 
+FRONT_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<meta http-equiv="refresh" content="0; url={start}">
+<link rel="icon" type="image/svg+xml" href="_static/{icon}">
+</head>
+<body><p><a href="{start}">{title}</a></p></body>
+</html>
+"""
+
+
+def write_front_page(app, exception):
+    """Send readers of the site's root to the book, with its icon: the plain redirect lets browsers ask for another."""
+    if exception is not None or app.builder.name != "html":
+        return
+    icon = Path(app.config.html_favicon).name
+    page = FRONT_PAGE.format(title=app.config.html_title, start=f"{app.config.master_doc}.html", icon=icon)
+    (Path(app.outdir) / "index.html").write_text(page, encoding="utf-8")
+
+
 def setup(app):
     """Connect the repairs to Sphinx."""
     app.add_config_value("book_static_digest", "", "html", [str])
@@ -91,5 +113,6 @@ def setup(app):
     app.connect("builder-inited", share_html_handlers)
     app.connect("doctree-read", note_glue_dependencies)
     app.connect("html-page-context", point_launch_buttons, priority=900)
+    app.connect("build-finished", write_front_page, priority=400)  # before the plain redirect would be written
     app.connect("html-page-context", drop_repeated_scripts, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
