@@ -7,6 +7,7 @@ from efflib.kernels.guided_attention import guided_attention
 from efflib.kernels.hcl_loss import hcl_loss
 from efflib.kernels.kd_loss import kd_loss
 from efflib.kernels.mask_least_salient import mask_least_salient
+from efflib.kernels.softmax_stats import softmax_stats
 
 __all__ = [
     "attention_loss",
@@ -16,4 +17,5 @@ __all__ = [
     "hcl_loss",
     "kd_loss",
     "mask_least_salient",
+    "softmax_stats",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from collections.abc import Callable, Mapping
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -77,23 +78,39 @@ def new_model(config: ClassifierConfig) -> nn.Module:
         return create_model(config.model, len(load_dataset(config.dataset, "test").classes), **config.model_options)
 
 
+def inherited_model(config: ClassifierConfig, weights: Mapping[str, Any], precision: str = "fp32") -> nn.Module:
+    """The configuration's network with a parent's weights; float64 for a run in fp64."""
+    model = new_model(config)
+    model.load_state_dict(weights)
+    return model.double() if precision == "fp64" else model
+
+
 @cache
 def _macs(model: str, options: tuple[tuple[str, Any], ...], dataset: str) -> int:
     _, _, side, channels = SIZES[dataset]
     return count_macs(create_model(model, 10, **dict(options)), side, channels)
 
 
+def forward_flops(config: ClassifierConfig) -> float:
+    """FLOPs of the network's forward pass over one image, 2 per MAC."""
+    return 2.0 * _macs(config.model, tuple(sorted(config.model_options.items())), config.dataset)
+
+
 def training_flops(config: ClassifierConfig, images: float, evaluated: int) -> float:
-    """FLOPs of training on `images` and evaluating on `evaluated` per epoch: 2 per MAC, backward = 2 forward."""
-    macs = _macs(config.model, tuple(sorted(config.model_options.items())), config.dataset)
-    return 2.0 * macs * (3 * images + evaluated) * config.training.epochs
+    """FLOPs of training on `images` and evaluating on `evaluated` per epoch: backward = 2 forward."""
+    return forward_flops(config) * (3 * images + evaluated) * config.training.epochs
+
+
+def planned_images(config: ClassifierConfig) -> tuple[int, int]:
+    """(training images kept, images evaluated per epoch) of a configuration, without the data."""
+    train, test, _, _ = SIZES[config.dataset]
+    return (config.subset or train) - config.holdout, test + config.holdout
 
 
 def planned_flops(config: ClassifierConfig, copies: int = 1) -> float:
-    """Estimate for plans, without the data; `copies` is the training set's size in multiples of the kept images."""
-    train, test, _, _ = SIZES[config.dataset]
-    kept = (config.subset or train) - config.holdout
-    return training_flops(config, copies * kept, test + config.holdout)
+    """Estimate for plans; `copies` is the training set's size in multiples of the kept images."""
+    kept, evaluated = planned_images(config)
+    return training_flops(config, copies * kept, evaluated)
 
 
 # Digits come with scikit-learn: no renderer or decoder of ours can change them.
@@ -121,8 +138,7 @@ def canary_context(name: str, **parents: dict[str, Any]) -> Context:
 
 def canary_numbers(outcome: Outcome, config: ClassifierConfig) -> dict[str, float]:
     """Losses per epoch and the root mean square logit on 100 test images; accuracies could jump by one image."""
-    model = new_model(config).double()
-    model.load_state_dict(outcome.weights or {})
+    model = inherited_model(config, outcome.weights or {}, "fp64")
     logits = predict(model, split(config)[2].take(range(100)), config.training, "cpu", "fp64")
     losses = outcome.metrics["curves"]["train_loss"]
     return {f"loss{i}": value for i, value in enumerate(losses)} | {"logit": float(logits.square().mean().sqrt())}
@@ -144,9 +160,14 @@ def trained(
     test: ImageSet,
     loss: Loss = cross_entropy,
     curriculum: Curriculum | None = None,
+    flops: Callable[[int, int], float] | None = None,
     **extra: Any,
 ) -> Outcome:
-    """Fit as the configuration and the context say: metrics with curves, FLOPs really spent, last weights."""
+    """Fit as the configuration and the context say: metrics with curves, FLOPs really spent, last weights.
+
+    `flops` of (training images, images evaluated per epoch) tells the FLOPs of the run; None: as `training_flops`.
+    `extra` are further metrics.
+    """
     history = fit(
         model,
         train,
@@ -163,6 +184,6 @@ def trained(
         curriculum=curriculum,
     )
     evaluated = len(test) + (len(validation) if validation is not None else 0)
-    flops = training_flops(config, len(train), evaluated)
+    spent = (flops or partial(training_flops, config))(len(train), evaluated)
     times = {"training_seconds": history.seconds, "seconds_per_epoch": history.seconds_per_epoch}
-    return Outcome({**history.metrics(), **times, **extra}, flops, model.state_dict())
+    return Outcome({**history.metrics(), **times, **extra}, spent, model.state_dict())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from efflib.data import ImageSet, load_dataset
 from efflib.distill import METHODS, Distillation, Distiller, PrepareContext, create
 from efflib.kernels.augment import normalise
-from efflib.models import create_model, evaluating, features, list_models
+from efflib.models import count_macs, create_model, evaluating, features, list_models
 from efflib.papers.baselines import (
     CANARY_SETTINGS,
     SIZES,
@@ -25,6 +25,7 @@ from efflib.papers.baselines import (
     canary_context,
     data_read,
     new_model,
+    planned_images,
     split,
     trained,
 )
@@ -90,12 +91,8 @@ class Work:
 
 def work_of(config: DistillConfig) -> Work:
     """What one image costs, counted by running the very networks and modules on two blank images."""
-    shape = (config.model, _frozen(config.model_options), config.teacher_model, _frozen(config.teacher_options))
-    return _work(config.dataset, config.method, _frozen(config.options), *shape)
-
-
-def _frozen(options: Options) -> tuple[tuple[str, Any], ...]:
-    return tuple(sorted(options.items()))
+    options = [tuple(sorted(each.items())) for each in (config.options, config.model_options, config.teacher_options)]
+    return _work(config.dataset, config.method, options[0], config.model, options[1], config.teacher_model, options[2])
 
 
 @cache
@@ -115,8 +112,7 @@ def _work(
     distiller = _method(config, student, teacher, torch.arange(SIZES[dataset][0]) % 10)
     loss = Distillation(distiller, teacher)
     total = _counted(lambda: loss(student, batch))
-    own = _forward_flops(model, model_options, side, channels)
-    guide = _forward_flops(teacher_model, teacher_options, side, channels)
+    own, guide = (2.0 * count_macs(network, side, channels) for network in (student, teacher))
     return Work(own, guide, total - own - guide, _preparation(config, student, teacher, batch))
 
 
@@ -130,11 +126,6 @@ def _blank_batch(side: int, channels: int) -> Batch:
     # Far past every warm-up; class 1 twice, as supervised contrastive training needs pairs.
     images = torch.zeros(2, channels, side, side)
     return Batch(images, torch.ones(2, dtype=torch.int64), torch.arange(2), progress=1e6)
-
-
-@cache
-def _forward_flops(model: str, options: tuple[tuple[str, Any], ...], side: int, channels: int) -> float:
-    return _counted(lambda: _blank(model, options)(_blank_batch(side, channels).images))
 
 
 def _counted(run: Callable[[], Any]) -> float:
@@ -168,8 +159,7 @@ def distill_flops(config: DistillConfig, images: int, evaluated: int) -> float:
 
 
 def _planned(config: DistillConfig) -> float:
-    train, test, _, _ = SIZES[config.dataset]
-    return distill_flops(config, (config.subset or train) - config.holdout, test + config.holdout)
+    return distill_flops(config, *planned_images(config))
 
 
 # Canary of each method: shapes are those of the digits (8 px), so that all of them take seconds together.
@@ -217,11 +207,10 @@ def distill(config: DistillConfig, context: Context) -> Outcome:
     teacher.to(context.device, dtype).to(memory_format=torch.channels_last).eval()
     method.to(context.device, dtype)
     method.prepare(_preparation_context(config, teacher, train, dtype))
-    outcome = trained(config, context, student, train, validation, test, loss=Distillation(method, teacher))
-    evaluated = len(test) + (len(validation) if validation is not None else 0)
+    loss, flops = Distillation(method, teacher), partial(distill_flops, config)
+    outcome = trained(config, context, student, train, validation, test, loss=loss, flops=flops)
     measured = _measured(config, context, student, teacher, method, test)
-    flops = distill_flops(config, len(train), evaluated)
-    return replace(outcome, metrics={**outcome.metrics, **measured}, flops=flops)
+    return replace(outcome, metrics={**outcome.metrics, **measured})
 
 
 def _network(name: str, options: Options, dataset: str, seed: int) -> nn.Module:

@@ -72,9 +72,9 @@ def test_the_teacher_does_not_change_and_its_weights_matter(monkeypatch):
     seen = {}
     real = distillation.trained
 
-    def spy(settings, context, student, *sets, loss):
+    def spy(settings, context, student, *sets, loss, **rest):
         seen["teacher"], seen["method"] = loss._teacher[0], loss.method
-        return real(settings, context, student, *sets, loss=loss)
+        return real(settings, context, student, *sets, loss=loss, **rest)
 
     monkeypatch.setattr(distillation, "trained", spy)
     outcome = distill(config("pkgd", options={"warmup_epochs": 1}), context())
@@ -92,7 +92,7 @@ def test_the_teacher_does_not_change_and_its_weights_matter(monkeypatch):
 def test_every_method_starts_from_the_same_student(monkeypatch):
     starts = {}
 
-    def stop(settings, context, student, *sets, loss):
+    def stop(settings, context, student, *sets, loss, **rest):
         starts[settings.method] = {name: value.clone() for name, value in student.state_dict().items()}
         raise InterruptedError
 

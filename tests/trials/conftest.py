@@ -117,6 +117,7 @@ def lab(tmp_path, monkeypatch):
         monkeypatch.setenv(f"EFFLIB_{name}", str(value))
     monkeypatch.setenv("TOY_LOG", str(log))
     monkeypatch.delenv("EFFLIB_DATA", raising=False)
+    recipes.list_recipes()  # a module registers its recipes once: before the copy, or they vanish with it
     monkeypatch.setattr(recipes, "_RECIPES", dict(recipes._RECIPES))
     monkeypatch.setattr(runner, "POLL_SECONDS", 0.05)
     monkeypatch.syspath_prepend(str(folder))

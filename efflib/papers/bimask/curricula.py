@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,8 +28,10 @@ from efflib.papers.baselines import (
     canary_context,
     canary_numbers,
     data_read,
+    inherited_model,
     new_model,
     planned_flops,
+    planned_images,
     split,
     trained,
     training_flops,
@@ -74,8 +76,7 @@ def _curriculum_flops(config: CurriculumConfig, images: int, evaluated: int) -> 
 
 
 def _planned(config: CurriculumConfig) -> float:
-    train, test, _, _ = SIZES[config.dataset]
-    return _curriculum_flops(config, (config.subset or train) - config.holdout, test + config.holdout)
+    return _curriculum_flops(config, *planned_images(config))
 
 
 _CANARIES: dict[str, Options] = {"cbs": {"every": 0.5}, "efficienttrain": {}, "lerac": {"k": 1.0}}
@@ -94,10 +95,8 @@ def _canary() -> dict[str, float]:
 @recipe("curriculum", version=1, config=CurriculumConfig, canary=_canary, flops=_planned, data=data_read)
 def curriculum(config: CurriculumConfig, context: Context) -> Outcome:
     """Train from scratch as the recipe `baseline` does, from the same initial weights, under a curriculum."""
-    outcome = _trained(config, context, create(config.method, **config.options))
-    train, validation, test = split(config)
-    evaluated = len(test) + (len(validation) if validation is not None else 0)
-    return replace(outcome, flops=_curriculum_flops(config, len(train), evaluated))
+    flops = partial(_curriculum_flops, config)
+    return _trained(config, context, create(config.method, **config.options), flops=flops)
 
 
 def _trained(config: ClassifierConfig, context: Context, chosen: Curriculum, **extra: Any) -> Outcome:
@@ -164,10 +163,7 @@ def _scores(config: PacedConfig, context: Context, train: ImageSet) -> Tensor:
         if "scores" not in parent:
             raise ValueError("lcdnet needs a scorer that left scores: a trial fold_scores or imagenet_scores")
         return parent["scores"]
-    scorer = new_model(config)
-    scorer.load_state_dict(parent)
-    if context.precision == "fp64":
-        scorer.double()
+    scorer = inherited_model(config, parent, context.precision)
     return self_taught_scores(scorer, train, config.training, context.device, context.precision)
 
 
@@ -181,7 +177,7 @@ class FoldScoresConfig(ClassifierConfig):
 
 
 def _fold_flops(config: FoldScoresConfig) -> float:
-    images = (config.subset or SIZES[config.dataset][0]) - config.holdout
+    images, _ = planned_images(config)
     return training_flops(config, images * (config.folds - 1), images)  # each image is evaluated in one fold
 
 

@@ -13,6 +13,7 @@ from efflib.papers.baselines import (
     canary_context,
     canary_numbers,
     data_read,
+    inherited_model,
     new_model,
     planned_flops,
     split,
@@ -87,10 +88,7 @@ def _canary() -> dict[str, float]:
 def bimask(config: BimaskConfig, context: Context) -> Outcome:
     """Masks from the baseline of the same seed, once, on raw images; then fine-tune all weights (Algorithm 1)."""
     train, validation, test = split(config)
-    model = new_model(config)
-    model.load_state_dict(context.parents["baseline"])
-    if context.precision == "fp64":
-        model.double()
+    model = inherited_model(config, context.parents["baseline"], context.precision)
     masks, about = _masks(config, model, train, context.device)
     arm = training_set(train, masks, config.method)
     return trained(config, context, model, arm, validation, test, masks=about)

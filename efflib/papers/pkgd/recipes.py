@@ -18,9 +18,11 @@ from efflib.papers.baselines import (
     ClassifierConfig,
     canary_context,
     data_read,
+    forward_flops,
+    inherited_model,
     new_model,
+    planned_images,
     split,
-    training_flops,
 )
 from efflib.training import DeviceSet, normalisation
 from efflib.trials.recipes import Context, Outcome, recipe
@@ -90,9 +92,8 @@ def neighbour_accuracy(train: Tensor, train_labels: np.ndarray, test: Tensor, te
 
 def _flops(config: ClustersConfig) -> float:
     """One forward pass over the training images and one over the test images; distances cost little beside it."""
-    train, test, _, _ = SIZES[config.dataset]
-    once = config.model_copy(update={"training": config.training.model_copy(update={"epochs": 1})})
-    return training_flops(once, 0, (config.subset or train) - config.holdout + test)
+    kept, _ = planned_images(config)
+    return forward_flops(config) * (kept + SIZES[config.dataset][1])
 
 
 def _canary() -> dict[str, float]:
@@ -107,11 +108,7 @@ def _canary() -> dict[str, float]:
 def clusters(config: ClustersConfig, context: Context) -> Outcome:
     """Silhouette of the test images, their nearest neighbours among the training images, the parent's accuracy."""
     train, _, test = split(config)
-    model = new_model(config)
-    model.load_state_dict(context.parents["network"])
-    if context.precision == "fp64":
-        model.double()
-    model.to(context.device)
+    model = inherited_model(config, context.parents["network"], context.precision).to(context.device)
     known, _ = pooled_features(model, train, config, context.device, context.precision)
     asked, logits = pooled_features(model, test, config, context.device, context.precision)
     voted = neighbour_accuracy(known, train.labels, asked, test.labels, config.neighbours)
