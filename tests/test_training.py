@@ -6,7 +6,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -15,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from efflib.data import ImageSet, load_dataset
 from efflib.models import create_model
@@ -594,22 +592,7 @@ class TwoRates(nn.Module):
         return sum(F.cross_entropy(part(logits), batch.targets) for part in (self.hint, self.policy))
 
 
-@contextmanager
-def watched_steps():
-    """List that fills with (optimiser, rates of its groups), step by step."""
-    steps = []
-
-    def note(optimiser, arguments, options):
-        steps.append((optimiser, [group["lr"] for group in optimiser.param_groups]))
-
-    handle = register_optimizer_step_pre_hook(note)
-    try:
-        yield steps
-    finally:
-        handle.remove()
-
-
-def test_a_loss_may_ask_for_parameter_groups():
+def test_a_loss_may_ask_for_parameter_groups(watched_steps):
     loss, model = TwoRates(), network()
     with watched_steps() as steps:
         train(model, loss=loss)

@@ -21,11 +21,11 @@ The two pacing curricula take `scores` and `labels` of the training set: see `pa
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Any
 
 from efflib.curricula import cbs, efficienttrain, lerac, pacing
+from efflib.text import unknown
 from efflib.training import Curriculum
 
 CURRICULA: dict[str, type[Curriculum]] = {
@@ -53,11 +53,11 @@ def create(name: str, **options: Any) -> Curriculum:
         ValueError: unknown name or option (lists the valid ones), a missing one, or a value out of range.
     """
     if name not in CURRICULA:
-        raise ValueError(_unknown("curriculum", name, sorted(CURRICULA)))
+        raise ValueError(unknown("curriculum", name, sorted(CURRICULA)))
     parameters = inspect.signature(CURRICULA[name]).parameters
     for option in options:
         if option not in parameters:
-            raise ValueError(_unknown(f"option of {name}", option, list(parameters)))
+            raise ValueError(unknown(f"option of {name}", option, list(parameters)))
     missing = [key for key, value in parameters.items() if value.default is value.empty and key not in options]
     if missing:
         raise ValueError(f"{name} needs {' and '.join(missing)}: see efflib.curricula.pacing for how to score images")
@@ -77,7 +77,7 @@ def scaled_options(name: str, epochs: int, **options: Any) -> dict[str, Any]:
         of 50 000). EfficientTrain's fifths need no scaling; LeRaC's mode="code" counts whole epochs and is not scaled.
     """
     if name not in CURRICULA:
-        raise ValueError(_unknown("curriculum", name, sorted(CURRICULA)))
+        raise ValueError(unknown("curriculum", name, sorted(CURRICULA)))
     spans = {"cbs": ("every", cbs.CBS.every), "lerac": ("k", lerac.LeRaC.k)}
     if name in spans and options.get("mode") != "code":
         option, usual = spans[name]
@@ -85,9 +85,3 @@ def scaled_options(name: str, epochs: int, **options: Any) -> dict[str, Any]:
     if CURRICULA[name] is pacing.Pacing:
         return {"pacing_span": 60_000 / (PROTOCOL_EPOCHS * 50_000), **options}
     return options
-
-
-def _unknown(what: str, given: str, valid: list[str]) -> str:
-    close = difflib.get_close_matches(given, valid, n=3)
-    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    return f"unknown {what}: {given!r}.{hint} Valid: {', '.join(valid)}."

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -27,16 +26,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflib.curricula.common import one_of, positive
-from efflib.data import DataBroken, DataNotFound, ImageSet
-from efflib.data.cache import digests
-from efflib.data.download import downloads_folder, offline
+from efflib.data import ImageSet
 from efflib.kernels.augment import normalise
 from efflib.models import create_model
-from efflib.training import UNREADABLE, Curriculum, TrainingRecipe, derived_seed, fit, pick_device, predict, seeded
+from efflib.models.imagenet import imagenet_resnet50
+from efflib.training import Curriculum, TrainingRecipe, derived_seed, fit, pick_device, predict, seeded
 
 SCORERS = ("imagenet_resnet50", "cifar_oof")
-RESNET50 = "resnet50-0676ba61.pth"  # torchvision's IMAGENET1K_V1; the name ends with the start of its sha256
-RESNET50_URL = f"https://download.pytorch.org/models/{RESNET50}"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -310,65 +306,6 @@ def enlarged(images: Tensor, side: int = 224) -> Tensor:
     large = F.interpolate(zero_to_one, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in IMAGENET)
     return (large - mean) / std
-
-
-def imagenet_resnet50(weights: str | Path | None = None) -> nn.Module:
-    """torchvision's ResNet50 without its classifier: images (N, 3, 224, 224) -> (N, 2048); arguments as above."""
-    from torchvision.models import resnet50
-
-    path = _weights_file(weights)
-    with seeded(0):  # its own random weights are overwritten; the caller's random state stays
-        network = resnet50()
-    try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (*UNREADABLE, TypeError, AttributeError) as problem:
-        why = (str(problem) or type(problem).__name__).splitlines()[0]
-        raise DataBroken(
-            f"{path} does not hold torchvision's ResNet50 ({why}): remove it, or give weights= another file"
-        ) from problem
-    network.fc = nn.Identity()
-    return network
-
-
-def _weights_file(given: str | Path | None) -> Path:
-    """The file of the ImageNet weights: the given one, or the first of its usual places, or a download."""
-    if given is not None:
-        places = [Path(given)]
-    else:
-        data = os.environ.get("EFFLIB_DATA")
-        folders = [*([Path(data)] if data else []), downloads_folder(), Path(torch.hub.get_dir()) / "checkpoints"]
-        places = [folder / RESNET50 for folder in folders]
-    for path in places:
-        if path.is_file():
-            if given is None:  # a file that the caller names may hold other weights
-                _check_sum(path)
-            return path
-    looked = f"looked for {', '.join(map(str, places))}"
-    if given is not None or offline():
-        raise _no_weights(looked + ("" if given is not None else "; EFFLIB_OFFLINE is set, nothing was downloaded"))
-    path = downloads_folder() / RESNET50
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.hub.download_url_to_file(RESNET50_URL, str(path), hash_prefix=RESNET50[-12:-4], progress=False)
-    except (OSError, RuntimeError) as problem:  # no connection, or another checksum
-        raise _no_weights(f"{looked}; the download failed: {problem}") from problem
-    return path
-
-
-def _check_sum(path: Path) -> None:
-    found = digests(path)["sha256"]
-    if not found.startswith(RESNET50[-12:-4]):
-        raise DataBroken(
-            f"{path} has sha256 {found[:8]}..., its name says {RESNET50[-12:-4]}: truncated, altered or another file. "
-            f"Remove it, and get it from {RESNET50_URL}"
-        )
-
-
-def _no_weights(why: str) -> DataNotFound:
-    return DataNotFound(
-        f"the ImageNet weights of ResNet50 were not found: {why}.\n"
-        f"  Put {RESNET50} there (from {RESNET50_URL}), or use scorer='cifar_oof', which needs no such file"
-    )
 
 
 def _splitter(targets: np.ndarray, folds: int, seed: int):

@@ -9,8 +9,6 @@ weighted, cross-entropy included. Each file also exposes its bare loss as a func
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 from efflib.distill import at, crd, dkd, fitnet, ft, ickd, kd, pkgd, reviewkd, rkd, rpkd, sakd, sckd
 from efflib.distill.common import Distiller, Networks, PrepareContext, Shapes, shapes_of
 from efflib.models import features
+from efflib.text import keyword_only, unknown
 from efflib.training import Batch
 
 METHODS: dict[str, type[Distiller]] = {
@@ -37,7 +36,7 @@ METHODS: dict[str, type[Distiller]] = {
     "pkgd": pkgd.PKGD,
 }
 
-__all__ = ["METHODS", "Distillation", "Distiller", "Networks", "PrepareContext", "Shapes", "create"]
+__all__ = ["METHODS", "Distillation", "Distiller", "Networks", "PrepareContext", "Shapes", "create", "options_of"]
 
 
 def create(name: str, student: nn.Module, teacher: nn.Module, sample: Tensor, **options: Any) -> Distiller:
@@ -56,15 +55,23 @@ def create(name: str, student: nn.Module, teacher: nn.Module, sample: Tensor, **
         ValueError: unknown method or option (lists the valid ones), or networks whose features do not fit together
             (names both shapes and what could be done).
     """
-    if name not in METHODS:
-        raise ValueError(_unknown("method", name, sorted(METHODS)))
-    parameters = inspect.signature(METHODS[name].__init__).parameters.values()
-    valid = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    valid = options_of(name)
     for option in options:
         if option not in valid:
-            raise ValueError(_unknown(f"option of {name}", option, valid))
+            raise ValueError(unknown(f"option of {name}", option, valid))
     networks = (Networks(student, teacher),) if METHODS[name].needs_networks else ()
     return METHODS[name](shapes_of(student, sample), shapes_of(teacher, sample), *networks, **options)
+
+
+def options_of(name: str) -> list[str]:
+    """Names of the options that a method takes, in the order of its class.
+
+    Raises:
+        ValueError: unknown method (lists the valid ones).
+    """
+    if name not in METHODS:
+        raise ValueError(unknown("method", name, sorted(METHODS)))
+    return keyword_only(METHODS[name].__init__)
 
 
 class Distillation(nn.Module):
@@ -92,9 +99,3 @@ class Distillation(nn.Module):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Parameters of the method that are trained at another rate than the student (see `efflib.training.fit`)."""
         return self.method.parameter_groups()
-
-
-def _unknown(what: str, given: str, valid: list[str]) -> str:
-    close = difflib.get_close_matches(given, valid, n=3)
-    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    return f"unknown {what}: {given!r}.{hint} Valid: {', '.join(valid) or 'none'}."

@@ -107,13 +107,13 @@ def count_macs(model: nn.Module, image_size: int = 32, channels: int = 3) -> int
 def convolutions(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The 2-D convolutions of a model in forward order, as (name in `named_modules`, module).
 
-    Convolutions of shortcuts do not count: the last one returned is the last on the main path.
+    Convolutions of shortcuts and attention modules do not count: the last one returned is the last on the main path.
     The networks here define their layers in forward order, which a test checks with hooks.
     """
     return [
         (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d) and "shortcut" not in name.split(".")
+        if isinstance(module, nn.Conv2d) and {"shortcut", "attention"}.isdisjoint(name.split("."))
     ]
 
 

@@ -5,14 +5,14 @@ The valid options of a model are the keyword-only parameters of its builder: no 
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import math
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
+
+from efflib.text import keyword_only, unknown
 
 Builder = Callable[..., nn.Module]
 BUILDERS: dict[str, Builder] = {}
@@ -53,11 +53,11 @@ def create_model(name: str, num_classes: int, **options: Any) -> nn.Module:
         ValueError: unknown name or option (lists the valid ones), or a value that is out of range.
     """
     if name not in BUILDERS:
-        raise ValueError(_unknown("model", name, sorted(BUILDERS)))
-    valid = _options(BUILDERS[name])
+        raise ValueError(unknown("model", name, sorted(BUILDERS)))
+    valid = keyword_only(BUILDERS[name])
     for option in options:
         if option not in valid:
-            raise ValueError(_unknown(f"option of {name}", option, valid))
+            raise ValueError(unknown(f"option of {name}", option, valid))
     _whole("num_classes", num_classes)
     return BUILDERS[name](num_classes, **options)
 
@@ -103,19 +103,8 @@ def choice(option: str, value: str, allowed: tuple[str, ...]) -> str:
         ValueError: another value; lists the valid ones.
     """
     if value not in allowed:
-        raise ValueError(_unknown(f"value of {option}", value, list(allowed)))
+        raise ValueError(unknown(f"value of {option}", value, list(allowed)))
     return value
-
-
-def _options(builder: Builder) -> list[str]:
-    parameters = inspect.signature(builder).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
-
-
-def _unknown(what: str, given: object, valid: list[str]) -> str:
-    close = difflib.get_close_matches(str(given), valid, n=3)
-    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    return f"unknown {what}: {given!r}.{hint} Valid: {', '.join(valid)}."
 
 
 def _whole(what: str, value: int) -> int:

@@ -24,11 +24,14 @@ class Bottleneck(nn.Module):
     """conv1x1, conv3x3 (stride), conv1x1 with BN each, plus the shortcut. Returns the sum, as `BasicBlock` does.
 
     The middle has a quarter of the output's channels; the stride sits on the 3x3 convolution (torchvision's choice).
+    `attention`, called with the output's channels, makes a module that ends the residual branch, before the addition.
     """
 
     expansion = 4
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, attention: Callable[[int], nn.Module] | None = None
+    ) -> None:
         super().__init__()
         middle = outputs // self.expansion
         self.conv1 = nn.Conv2d(inputs, middle, 1, bias=False)
@@ -37,17 +40,22 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(middle)
         self.conv3 = nn.Conv2d(middle, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
+        self.attention = nn.Sequential() if attention is None else attention(outputs)
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
-        return self.bn3(self.conv3(hidden)) + self.shortcut(x)
+        return self.attention(self.bn3(self.conv3(hidden))) + self.shortcut(x)
 
 
 class ResNet(nn.Module):
-    """Stem and four stages of `blocks[s]` blocks of one kind, whose outputs have `expansion` times the width."""
+    """Stem and four stages of `blocks[s]` blocks of one kind, whose outputs have `expansion` times the width.
+
+    `after_stage`, called with a stage's channels, makes a module that ends each stage but the last; its output is the
+    stage's. It must keep non-negative maps so, for `through_stages` applies a ReLU behind every part of a stage.
+    """
 
     def __init__(
         self,
@@ -58,6 +66,7 @@ class ResNet(nn.Module):
         stem: str,
         block: Callable[[int, int, int], nn.Module] = BasicBlock,
         expansion: int = 1,
+        after_stage: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         choice("stem", stem, STEMS)
@@ -71,12 +80,16 @@ class ResNet(nn.Module):
         self.stage2 = stage(outputs[0], outputs[1], blocks[1], 2, block)
         self.stage3 = stage(outputs[1], outputs[2], blocks[2], 2, block)
         self.stage4 = stage(outputs[2], outputs[3], blocks[3], 2, block)
+        if after_stage is not None:
+            for blocks_of_stage, count in zip((self.stage1, self.stage2, self.stage3), outputs[:3], strict=True):
+                blocks_of_stage.add_module("attention", after_stage(count))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(outputs[3], num_classes)
         _initialise(self)
 
     def features(self, x: Tensor, preactivation: bool = False) -> Features:
-        """Stages are the outputs of the four stages."""
+        """Stages are the outputs of the four stages; no ReLU follows a module of `after_stage`, which
+        `preactivation` therefore leaves as it is."""
         x = self.stem_pool(F.relu(self.bn1(self.conv1(x))))
         x, taps = through_stages(x, (self.stage1, self.stage2, self.stage3, self.stage4), preactivation)
         pooled = self.pool(x).flatten(1)
@@ -95,8 +108,10 @@ class ResNet(nn.Module):
 
 
 def _initialise(model: nn.Module) -> None:
-    """Kaiming-normal, fan-in; linear N(0, 0.01) with zero bias."""
-    for module in model.modules():
+    """Kaiming-normal, fan-in; linear N(0, 0.01) with zero bias. Attention modules have initialised themselves."""
+    for name, module in model.named_modules():
+        if "attention" in name.split("."):
+            continue
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
         elif isinstance(module, nn.Linear):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from efflib.report.measures import SELECTIONS
 from efflib.report.verdict import Comparison, check_scale
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ class Table:
         choices: name of a choice -> its allowed values (an empty tuple allows any).
         notes: remarks for the reader, e.g. what a scale leaves out.
         across: keys of a cell that the printed table shows as columns; the others are its rows.
+        measures: metrics of the records that a page shows. The first is the headline: gains are made of it, and
+            printed cells without a stated selection are compared with it.
     """
 
     paper: str
@@ -137,6 +140,13 @@ class Table:
     choices: Mapping[str, tuple] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     across: tuple[str, ...] = ("dataset", "method")
+    measures: tuple[str, ...] = SELECTIONS
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.measures, tuple) or not self.measures:
+            raise ValueError(
+                f"{self.paper} {self.id}: measures={self.measures!r}; give a tuple of metric names, the headline first."
+            )
 
     def entries(
         self, scale: str, seeds: int | Sequence[int], **choices: Any
@@ -176,6 +186,25 @@ class Table:
             values = (given,) if isinstance(given, (str, int, float)) else tuple(given)
             checked[name] = _check_values(where, name, values, self.choices[name])
         return checked
+
+
+# Letter, wording, owner, scope, comparisons and minimum scale of a claim, as in `Claim`.
+ClaimSpec = tuple[str, str, str, str, Callable[[Any], list[Comparison]], str]
+
+
+def claims_of(paper: str, table: str, *specs: ClaimSpec) -> tuple[Claim, ...]:
+    """The claims about one table, with ids ``<paper>.<table>.<letter>``.
+
+    Raises:
+        ValueError: two claims with one letter, or an owner or a scale that does not exist.
+    """
+    letters = [letter for letter, *_ in specs]
+    if len(set(letters)) < len(letters):
+        raise ValueError(f"{paper} {table}: claims need a letter each; got {', '.join(letters)}.")
+    return tuple(
+        Claim(f"{paper}.{table}.{letter}", text, owner, scope, comparisons, minimum)
+        for letter, text, owner, scope, comparisons, minimum in specs
+    )
 
 
 def check_seeds(seeds: int | Sequence[int]) -> list[int]:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from efflib.report.measures import Measure, headline_of
+
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
@@ -52,16 +54,21 @@ def themed(draw: Callable[[Figure], None], size: tuple[float, float], alt: str) 
 def gains(comparison: TableComparison, methods: Sequence[str], names: Mapping[str, str]) -> Any:
     """Difference to the own baseline per network, data set and arm, with intervals, beside the printed gain.
 
+    The difference is of the table's headline measure; without baseline cells there is none.
+
     Args:
         comparison: of one scale.
         methods: arms to show, top to bottom.
         names: arm -> words for the legend.
     """
-    rows = [row for row in comparison.rows if row.gain is not None and row.keys["method"] in methods]
+    rows = [row for row in comparison.rows if row.gain is not None and row.keys.get("method") in methods]
+    measure = headline_of(comparison.table)
     groups = list(dict.fromkeys(_setting(row) for row in rows))
     methods = [method for method in methods if any(row.keys["method"] == method for row in rows)]
     if not rows:
-        return _nothing(f"No gain is measured at scale {comparison.results.scale} yet, so there is nothing to draw.")
+        return _nothing(
+            f"No {measure.change} is measured at scale {comparison.results.scale} yet, so there is nothing to draw."
+        )
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -72,16 +79,18 @@ def gains(comparison: TableComparison, methods: Sequence[str], names: Mapping[st
             _points(axes, [r.gain for r in chosen], y, names.get(method, method), f"C{place}")
             printed = [(r.printed_gain, at) for r, at in zip(chosen, y, strict=True) if r.printed_gain is not None]
             if printed:
-                label = f"printed gain, {names.get(method, method)}"
+                label = f"printed {measure.change}, {names.get(method, method)}"
                 axes.plot(*zip(*printed, strict=True), "D", color=f"C{place}", fillstyle="none", label=label)
         axes.axvline(0, color="grey", linewidth=0.8)
         axes.set_yticks(range(len(groups)), groups)
         edge = 0.1 + 0.06 * max(len(methods), 6)
         axes.set_ylim(len(groups) - 1 + edge, -edge)
-        axes.set_xlabel("accuracy less the own baseline's, points (mean and 95 % interval, paired by seed)")
+        told = f"difference to the own baseline, {measure.unit.difference}"
+        axes.set_xlabel(f"{told} (mean and 95 % interval, paired by seed)")
         figure.legend(loc="outside lower center", ncols=2, fontsize="small")
 
-    alt = f"Gains over the baseline at scale {comparison.results.scale}: {_spoken(rows)}"
+    alt = f"{measure.change.capitalize()}s over the baseline at scale {comparison.results.scale}: "
+    alt += _spoken(rows, measure)
     return themed(draw, (8, 1.2 + 0.25 * len(methods) + 0.75 * len(groups)), alt)
 
 
@@ -102,7 +111,8 @@ def sweep(
         methods, names: as in `gains`.
     """
     rows = [row for row in comparison.rows if option in row.keys]
-    rows = [row for row in rows if row.keys["method"] in methods and (row.gain or row.printed_gain is not None)]
+    rows = [row for row in rows if row.keys.get("method") in methods and (row.gain or row.printed_gain is not None)]
+    measure = headline_of(comparison.table)
     datasets = list(dict.fromkeys(row.keys["dataset"] for row in rows))
     if not any(row.gain for row in rows):
         return _nothing(f"Nothing is measured along {label} at scale {comparison.results.scale} yet.")
@@ -114,14 +124,15 @@ def sweep(
                 chosen = [r for r in rows if r.keys["dataset"] == dataset and r.keys["method"] == method]
                 chosen.sort(key=lambda r: r.keys[option])
                 if chosen:
-                    _curve(axes, chosen, option, names.get(method, method), f"C{place}")
+                    _curve(axes, chosen, option, names.get(method, method), f"C{place}", f"printed {measure.change}")
             axes.axhline(0, color="grey", linewidth=0.8)
             axes.set(title=dataset, xlabel=label)
-        panels[0].set_ylabel("points over the own baseline")
+        panels[0].set_ylabel(f"difference to the own baseline,\n{measure.unit.difference}")
         handles = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize="small")
 
-    alt = f"Gains along {label} at scale {comparison.results.scale}: {_spoken([r for r in rows if r.gain])}"
+    alt = f"{measure.change.capitalize()}s along {label} at scale {comparison.results.scale}: "
+    alt += _spoken([row for row in rows if row.gain], measure)
     return themed(draw, (4 * max(len(datasets), 1) + 1.5, 4), alt)
 
 
@@ -157,7 +168,7 @@ def _points(axes: Any, intervals: Sequence[Any], y: Sequence[float], label: str,
     axes.errorbar(means, y, xerr=widths, fmt="o", markersize=4, capsize=3, color=colour, label=label)
 
 
-def _curve(axes: Any, rows: Sequence[Any], option: str, label: str, colour: str) -> None:
+def _curve(axes: Any, rows: Sequence[Any], option: str, label: str, colour: str, of_printed: str) -> None:
     measured = [row for row in rows if row.gain is not None]
     x = [row.keys[option] for row in measured]
     means, widths = [row.gain.mean for row in measured], [_width(row.gain) for row in measured]
@@ -166,7 +177,7 @@ def _curve(axes: Any, rows: Sequence[Any], option: str, label: str, colour: str)
         axes.errorbar(x, means, yerr=widths, fmt="o-", markersize=4, capsize=3, color=colour, label=line)
     printed = [(row.keys[option], row.printed_gain) for row in rows if row.printed_gain is not None]
     if printed:
-        axes.plot(*zip(*printed, strict=True), "D--", color=colour, fillstyle="none", alpha=0.8, label="printed gain")
+        axes.plot(*zip(*printed, strict=True), "D--", color=colour, fillstyle="none", alpha=0.8, label=of_printed)
 
 
 def _width(interval: Any) -> float:
@@ -181,6 +192,6 @@ def _nothing(sentence: str) -> Any:
     return HTML(f"<p>{escape(sentence)}</p>")
 
 
-def _spoken(rows: Sequence[Any]) -> str:
-    parts = [f"{' '.join(str(v) for v in row.keys.values())} {row.gain.text(signed=True)}" for row in rows]
+def _spoken(rows: Sequence[Any], measure: Measure) -> str:
+    parts = [f"{' '.join(map(str, row.keys.values()))} {measure.text(row.gain, signed=True)}" for row in rows]
     return "; ".join(parts) or "nothing measured yet"

@@ -7,13 +7,26 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from itertools import pairwise
 from typing import Any
 
 from efflib.report.audit import Finding, findings_for, label
 from efflib.report.html import html_table
+from efflib.report.measures import Measure, as_printed, captions, headline_of
 from efflib.report.tables import TableComparison, compare, compare_scales
-from efflib.report.verdict import CLAIM_VERDICTS, OPEN, SCALES, UNDETERMINED, ClaimVerdict, interval, paired
+from efflib.report.verdict import (
+    CLAIM_VERDICTS,
+    OPEN,
+    SCALES,
+    UNDETERMINED,
+    ClaimVerdict,
+    interval_text,
+    margin_note,
+    paired,
+)
+
+Arm = str | Mapping[str, Any]  # a method, or the keys that tell an arm from the others, e.g. {"target": "class"}
 
 _UNANSWERED = ("failed", "stale")  # how the reason of a cell begins that has records, but none that counts
 
@@ -75,11 +88,11 @@ class TablePage:
             refuse_chance_level(results)
         return results
 
-    def headline(self, contrasts: Sequence[tuple[str, str]] = ()) -> Any:
+    def headline(self, contrasts: Sequence[tuple[Arm, Arm]] = ()) -> Any:
         """What held, at which scale, on which data, what a re-run costs; and the differences that matter most.
 
         Args:
-            contrasts: pairs of methods (one, other): one less other is told for every setting measured.
+            contrasts: pairs of arms (one, other): one less other is told for every setting measured.
         """
         if not self.recorded:
             return _markdown(
@@ -92,21 +105,23 @@ class TablePage:
         counted = ", ".join(f"{verdicts[name]} {name}" for name in CLAIM_VERDICTS if verdicts[name])
         held = f"of {len(shown.claims)} claims, {counted}" if shown.claims else "this table makes no claim"
         text = f"**What held, at scale `{scale}`:** {held}. {_escaped(_about(shown))}"
-        lines = [_contrast(shown.results, setting, contrasts) for setting in _settings(shown.results)]
+        measure, arms = headline_of(self.table), [arm for pair in contrasts for arm in pair]
+        lines = [_contrast(shown.results, measure, here, contrasts) for here in _settings(shown.results, arms)]
         told = "\n".join(f"- {line}" for line in lines if line)
-        unit = "Differences in points of accuracy (last epoch), mean ± half the 95 % interval, number of seeds:"
+        unit = f"Differences in {measure.difference}, mean ± half the 95 % interval, number of seeds:"
         return _markdown(f"{text}\n\n{unit}\n\n{told}" if told else text)
 
     def printed(self) -> Any:
         """The printed table as the paper gives it, with the printed gains."""
-        cells = self.table.printed.numbers
+        cells, unit = self.table.printed.numbers, self.table.printed.unit
         across = self.table.across
         same = _shared_keys(cells)
         names = [n for n in dict.fromkeys(n for cell in cells for n in cell.keys) if n not in (*across, *same)]
         lines: dict[tuple[str, ...], dict[str, str]] = {}
         for cell in cells:
             place = {name: _plain(cell.keys.get(name, "")) for name in names}
-            number = _as_printed(cell.value) + ("" if cell.gain is None else f" ({_as_printed(cell.gain, '+')})")
+            gain = "" if cell.gain is None else f" ({as_printed(cell.gain, unit, '+')})"
+            number = as_printed(cell.value, unit) + gain
             line = lines.setdefault(tuple(place.values()), place)
             shown = [str(cell.keys[name]) for name in across if name in cell.keys and name not in same]
             line[", ".join(shown) or "printed"] = number
@@ -128,7 +143,8 @@ class TablePage:
         """This run: one row per cell that it measured."""
         comparison = compare(self.table, self.results)
         note = " Smoke runs are demonstrations: no verdict follows." if self.scale == "smoke" else ""
-        caption = f"This page's run: scale {self.scale}, {_about(comparison, brief=True)}.{note}"
+        about = f"{_about(comparison, brief=True)}. {captions(self.table)}"
+        caption = f"This page's run: scale {self.scale}, {about}.{note}"
         frame = comparison.frame(measured_only=True)
         hidden = ["printed", "verdict", "reason"] if self.scale == "smoke" else []
         rows = _rows(frame.drop(columns=hidden, errors="ignore"))
@@ -141,13 +157,17 @@ class TablePage:
         if not self.recorded:
             return _html(f"<p>No trial on real data has a usable record for this table yet.</p>{troubles}")
         both = compare_scales(self.table, {scale: c.results for scale, c in self.recorded.items()})
-        caption = (
-            "Printed against measured: accuracy of the last epoch, gain over the own baseline, verdict of the cell"
-        )
+        measure, note = headline_of(self.table), margin_note(self.table.printed.unit)
+        told = [measure.words]
+        if any(row.gain for shown in self.recorded.values() for row in shown.rows):
+            told.append(f"{measure.change} over the own baseline")
+        told.append("verdict of the cell" + (f" ({note})" if note else ""))
+        caption = f"Printed against measured: {', '.join(told)}"
         parts = [
             html_table(
                 _rows(shown.frame(measured_only=True)),
-                f"Scale {scale}: {_about(shown, brief=True)}. Accuracy in %, mean ± half the 95 % interval (seeds)",
+                f"Scale {scale}: {_about(shown, brief=True)}. {captions(self.table)}, mean ± half the 95 % interval "
+                "(seeds)",
                 self._id(f"detail-{scale}"),
             )
             for scale, shown in self.recorded.items()
@@ -156,7 +176,8 @@ class TablePage:
         every = html_table(_rows(both.frame()), caption, self._id("cells"))
         summary = f"<summary>All {count} printed cells with their verdicts</summary>"
         details = f"<details>{summary}{every}</details>" if count else ""  # the text prints no number of a figure
-        return _html("".join([*parts, troubles, details]))
+        notes = [f"<p>{escape(note)}</p>" for note in self.table.notes]
+        return _html("".join([*notes, *parts, troubles, details]))
 
     def claims(self) -> Any:
         """Every claim with its verdict at each recorded scale."""
@@ -171,20 +192,19 @@ class TablePage:
         rows = [row | {name: found[row["id"]] for name, found in needed.items()} for row in _rows(both.claims_frame())]
         return self._table(rows, "Claims, fixed before any run, and their verdicts", "claims")
 
-    def decomposition(self, steps: Sequence[str]) -> Any:
+    def decomposition(self, steps: Sequence[Arm]) -> Any:
         """The gain taken apart along arms: each step less the one before it, paired by seed, then the whole.
 
         Args:
-            steps: methods from the baseline to the method, e.g. ["baseline", "original_only", "shuffled", "bimask"].
+            steps: arms from the baseline to the method, e.g. ["baseline", "original_only", "shuffled", "bimask"].
         """
-        results = self.show_scale().results
-        rows = [_decomposed(results, setting, steps) for setting in _settings(results)]
+        results, measure = self.show_scale().results, headline_of(self.table)
+        rows = [_decomposed(results, measure, setting, steps) for setting in _settings(results, steps)]
         rows = [row for row in rows if any(text for name, text in row.items() if " less " in name)]
         if not rows:
             return _markdown(f"No two of these arms ran with the same seed at scale `{results.scale}` yet.")
-        caption = (
-            f"Where the gain comes from, scale {results.scale}: points of accuracy (last epoch), mean ± 95 % (seeds)"
-        )
+        told = f"{measure.difference}, mean ± 95 % (seeds)"
+        caption = f"Where the {measure.change} comes from, scale {results.scale}: {told}"
         return self._table(rows, caption, "decomposition")
 
     def cost(self) -> Any:
@@ -327,21 +347,33 @@ def _seeds_to_decide(verdict: ClaimVerdict) -> str:
     return str(max(seeds for seeds in needed if seeds is not None))
 
 
-def _decomposed(results: Any, setting: Mapping[str, Any], steps: Sequence[str]) -> dict[str, str]:
-    samples = [results.samples(**setting, method=step) for step in steps]
+def _decomposed(results: Any, measure: Measure, setting: Mapping[str, Any], steps: Sequence[Arm]) -> dict[str, str]:
+    samples = [measure.samples(results, **setting, **_keys_of(step)) for step in steps]
     row = dict(setting)
     pairs = [*pairwise(range(len(steps))), (0, len(steps) - 1)]
     for before, after in pairs:
-        difference = paired(samples[after], samples[before])
-        text = interval(difference).text(signed=True) if difference else ""
-        row[f"{steps[after]} less {steps[before]}"] = text
+        text = interval_text(paired(samples[after], samples[before]), measure.decimals, signed=True)
+        row[f"{_named(steps[after])} less {_named(steps[before])}"] = text
     return row
 
 
-def _settings(results: Any) -> list[dict[str, Any]]:
-    """What the baselines' cells say besides the method (network, data set, teacher), each once, in order."""
-    cells = [entry.cell for entry in results.entries if entry.cell.get("method") == "baseline"]
-    found = [{name: value for name, value in cell.items() if name != "method"} for cell in cells]
+def _keys_of(arm: Arm) -> dict[str, Any]:
+    return {"method": arm} if isinstance(arm, str) else dict(arm)
+
+
+def _named(arm: Arm) -> str:
+    return label(_keys_of(arm))
+
+
+def _settings(results: Any, arms: Sequence[Arm]) -> list[dict[str, Any]]:
+    """What the cells say besides the arm (network, data set, teacher), each once, in order.
+
+    Baselines' cells say it, where a table has any: an arm's own cell may have keys more, such as a ratio.
+    """
+    cells = [entry.cell for entry in results.entries]
+    cells = [cell for cell in cells if cell.get("method") == "baseline"] or cells
+    told = {"method"}.union(*map(_keys_of, arms))
+    found = [{name: value for name, value in cell.items() if name not in told} for cell in cells]
     return [setting for place, setting in enumerate(found) if setting not in found[:place]]
 
 
@@ -351,14 +383,14 @@ def _shared_keys(cells: Sequence[Any]) -> list[str]:
     return [n for n in names if len(cells) > 1 and len({str(cell.keys.get(n)) for cell in cells}) == 1]
 
 
-def _contrast(results: Any, setting: Mapping[str, Any], contrasts: Sequence[tuple[str, str]]) -> str:
+def _contrast(results: Any, measure: Measure, setting: Mapping[str, Any], contrasts: Sequence[tuple[Arm, Arm]]) -> str:
     """One setting's differences in words; empty where no two arms have a seed in common."""
     parts = []
     for one, other in contrasts:
-        samples = [results.samples(**setting, method=method) for method in (one, other)]
-        difference = paired(*samples)
+        difference = paired(*(measure.samples(results, **setting, **_keys_of(arm)) for arm in (one, other)))
         if difference:
-            parts.append(f"`{one}` less `{other}` {interval(difference).text(signed=True)}")
+            text = interval_text(difference, measure.decimals, signed=True)
+            parts.append(f"`{_named(one)}` less `{_named(other)}` {text}")
     return f"{label(setting)}: {'; '.join(parts)}" if parts else ""
 
 
@@ -372,12 +404,6 @@ def _joined(values: Iterable[str]) -> str:
 
 def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _as_printed(value: float, sign: str = "") -> str:
-    """At least two decimals, and more where the paper printed more (fractions)."""
-    digits = len(repr(float(value)).partition(".")[2])
-    return f"{value:{sign}.{max(2, digits)}f}"
 
 
 def _time(planned: Any, device: str) -> str:

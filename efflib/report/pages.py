@@ -14,7 +14,7 @@ from efflib.report.audit import audit_markdown
 from efflib.report.html import html_table
 from efflib.report.notebook import evidence
 from efflib.report.tables import ledger
-from efflib.report.verdict import CELL_VERDICTS, SCALES
+from efflib.report.verdict import CELL_VERDICTS, LOWER, REPRODUCED, SCALES
 
 
 def write_pages(book: Path, papers: Mapping[str, Any], coming: Mapping[str, str]) -> list[Path]:
@@ -66,8 +66,8 @@ def ledger_html(rows: list[dict[str, Any]], papers: Mapping[str, Any], coming: M
         "Each box is one printed table: how many numbers it prints, how many of them are decided at the paper's own "
         "scale, how many were measured at a smaller scale only, and how the claims about it stand. Green: most of its "
         "verdicts are *reproduced*, or, before there are any, more claims are supported than contradicted. Red: most "
-        "are *lower*, or more claims are contradicted. Yellow: anything else that was measured. Grey: nothing was "
-        "measured yet."
+        "are *lower* (of losses and sizes: *higher*), or more claims are contradicted. Yellow: anything else that was "
+        "measured. Grey: nothing was measured yet."
     )
     details = html_table([_ledger_line(row) for row in rows], "Every printed number, by verdict")
     return f"{heat}\n\n{legend}\n\n{details}\n"
@@ -103,7 +103,7 @@ def status_markdown(executed: Path) -> str:
 def _heat_cell(row: Mapping[str, Any], linked: bool) -> str:
     decided = {name: row[name] for name in CELL_VERDICTS if row[name] and name != "not run"}
     claims = {name: count for name, count in row["claims"].items() if count and name != "not run"}
-    shade = _shade(decided, claims, row["measured"])
+    shade = _shade(decided, claims, row["measured"], row.get("worse", LOWER))
     name = escape(row["table"])
     title = f'<a href="executed/{escape(row["paper"])}/{name}.html">{name}</a>' if linked else name
     verdicts = sum(decided.values())
@@ -114,11 +114,11 @@ def _heat_cell(row: Mapping[str, Any], linked: bool) -> str:
     return f'<td class="ledger-{shade}"><strong>{title}</strong><br>{"<br>".join(map(escape, parts))}</td>'
 
 
-def _shade(decided: Mapping[str, int], claims: Mapping[str, int], measured: int) -> str:
+def _shade(decided: Mapping[str, int], claims: Mapping[str, int], measured: int, worse: str) -> str:
     """Colour of a box, by the best evidence: cell verdicts, else claims, else whether anything was measured."""
     if decided:
         most = [name for name, count in decided.items() if count == max(decided.values())]
-        return {"reproduced": "good", "lower": "bad"}.get(most[0], "odd") if len(most) == 1 else "odd"
+        return {REPRODUCED: "good", worse: "bad"}.get(most[0], "odd") if len(most) == 1 else "odd"
     if claims.get("contradicted", 0) > claims.get("supported", 0):
         return "bad"
     if claims.get("supported", 0) > claims.get("contradicted", 0):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from efflib.report.audit import subject
 from efflib.report.html import html_table
+from efflib.report.measures import UNITS, Measure, as_printed, headline_of, measure_of, measures_of
 from efflib.report.verdict import (
     CELL_VERDICTS,
     CLAIM_VERDICTS,
+    HIGHER,
+    LOWER,
     NOT_RUN,
     SCALES,
     CellVerdict,
@@ -29,12 +32,7 @@ from efflib.report.verdict import (
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS = ("last", "test_best", "val_best")
-HEADLINE = "last"
 OURS = "ours"  # shown where the paper printed nothing: a control arm, or data that the paper did not use
-
-# Records hold accuracies in percent; a table printed in fractions is measured in the same unit.
-_UNIT_FACTOR = {"fraction": 0.01}
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,10 @@ class Row:
     Args:
         keys: model, dataset, method and what else names the cell.
         printed, printed_gain: as printed; None for our own rows.
-        last, test_best, val_best: measured intervals in the table's unit; None where nothing was measured.
-        gain: difference to the baseline of the same keys, metric ``last``, paired by seed.
-        bias: ``test_best - val_best``, paired by seed: what choosing the epoch on the test set adds.
+        values: measured intervals by metric, for the table's measures in their units; None where nothing was measured.
+        gain: difference to the baseline of the same keys in the headline measure, paired by seed.
+        bias: ``test_best - val_best``, paired by seed: what choosing the epoch on the test set adds; None where the
+            table does not show both.
         n: number of seeds with a value.
         verdict: a cell verdict, or ``ours`` where nothing was printed.
         reason: why this verdict, or why there is no value.
@@ -58,9 +57,7 @@ class Row:
     keys: dict[str, Any]
     printed: float | None
     printed_gain: float | None
-    last: Interval | None
-    test_best: Interval | None
-    val_best: Interval | None
+    values: dict[str, Interval | None]
     gain: Interval | None
     bias: Interval | None
     n: int
@@ -70,6 +67,21 @@ class Row:
     cost_seconds: float | None = None
     variant: str = "official"
     spelling: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def last(self) -> Interval | None:
+        """The last epoch, without any selection."""
+        return self.values.get("last")
+
+    @property
+    def test_best(self) -> Interval | None:
+        """The best epoch on the test set."""
+        return self.values.get("test_best")
+
+    @property
+    def val_best(self) -> Interval | None:
+        """The best epoch on the held-out images."""
+        return self.values.get("val_best")
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,11 @@ class TableComparison:
         return [row for group in groups.values() for row in group]
 
     @cached_property
+    def measures(self) -> tuple[Measure, ...]:
+        """What the rows show of the records, the headline first."""
+        return measures_of(self.table)
+
+    @cached_property
     def claims(self) -> list[tuple[Any, ClaimVerdict]]:
         """Every claim of the table with its verdict at this scale."""
         return [
@@ -109,9 +126,9 @@ class TableComparison:
 
         rows = [r for r in self.rows if r.n or not measured_only]
         names = list(dict.fromkeys(key for row in rows for key in row.keys))
-        frame = pd.DataFrame([{**_key_texts(row, names), **_value_texts(row)} for row in rows])
-        keep = [c for c in frame.columns if c in ("printed", HEADLINE, "verdict") or (frame[c] != "").any()]
-        return frame[keep]
+        unit = self.table.printed.unit
+        texts = [{**_key_texts(row, names), **_value_texts(row, self.measures, unit)} for row in rows]
+        return _without_empty(pd.DataFrame(texts), ("printed", self.measures[0].title, "verdict"))
 
     def claims_frame(self) -> pd.DataFrame:
         """The claims with their verdicts, one row each."""
@@ -127,17 +144,19 @@ class TableComparison:
         return html_table(self.frame(measured_only).to_dict("records"), caption, table_id)
 
     def _row(self, keys: dict[str, Any], cell: Any) -> Row:
-        values = {metric: self._samples(metric, keys) for metric in METRICS}
+        values = {measure.metric: measure.samples(self.results, **keys) for measure in self.measures}
         baseline = _baseline_keys(keys, [e.cell for e in self.results.entries])
-        gain = paired(values[HEADLINE], self._samples(HEADLINE, baseline)) if baseline else {}
+        headline = self.measures[0]
+        gain = paired(values[headline.metric], headline.samples(self.results, **baseline)) if baseline else {}
+        selected = [values.get(metric, {}) for metric in ("test_best", "val_best")]
         decided = self._verdict(keys, cell)
         return Row(
             keys=dict(keys),
             printed=None if cell is None else cell.value,
             printed_gain=None if cell is None else cell.gain,
-            **{metric: _interval(samples) for metric, samples in values.items()},
+            values={metric: _interval(samples) for metric, samples in values.items()},
             gain=_interval(gain),
-            bias=_interval(paired(values["test_best"], values["val_best"])),
+            bias=_interval(paired(*selected)),
             n=max(len(samples) for samples in values.values()),
             verdict=decided.verdict,
             reason=decided.reason,
@@ -151,10 +170,10 @@ class TableComparison:
         if cell is None:
             return CellVerdict(OURS, self.results.reason(**keys))
         printed = self.table.printed
-        metric = printed.selection or printed.metric["name"]
-        missing = self.results.reason(**keys) or f"its records have no {metric}"
+        measure = measure_of(self.table, printed.selection or self.table.measures[0])
+        missing = self.results.reason(**keys) or f"its records have no {measure.metric}"
         return cell_verdict(
-            self._samples(metric, keys),
+            measure.samples(self.results, **keys),
             cell.value,
             margin_for(printed.unit, cell.value),
             self.results.scale,
@@ -162,11 +181,6 @@ class TableComparison:
             seconds_per_seed=self._seconds(keys),
             missing=missing,
         )
-
-    def _samples(self, metric: str, keys: Mapping[str, Any]) -> dict[int, float]:
-        factor = _UNIT_FACTOR.get(self.table.printed.unit, 1)
-        found = self.results.samples(metric=metric, **keys)
-        return found if factor == 1 else {seed: factor * value for seed, value in found.items()}
 
     def _records(self, keys: Mapping[str, Any]) -> list[Any]:
         """Records that give the cell its values."""
@@ -193,24 +207,27 @@ class ScaleComparison:
     by_scale: dict[str, TableComparison]
 
     def frame(self, measured_only: bool = False) -> pd.DataFrame:
-        """Printed number, then ``last`` and gain per scale, then the verdict of the paper scale."""
+        """Printed number, then headline measure and gain per scale, then the verdict of the paper scale."""
         import pandas as pd
 
         rows = {_frozen(r.keys): r for c in self.by_scale.values() for r in c.rows}
         names = list(dict.fromkeys(key for row in rows.values() for key in row.keys))
+        headline, unit = headline_of(self.table), self.table.printed.unit
         lines = []
         for frozen, row in _grouped(rows).items():
             per_scale = {s: _find(c.rows, frozen) for s, c in self.by_scale.items()}
             if measured_only and not any(r and r.n for r in per_scale.values()):
                 continue
-            line = {**_key_texts(row, names), "printed": _printed_text(row)}
+            line = {**_key_texts(row, names), "printed": _printed_text(row, unit)}
             for scale, found in per_scale.items():
-                line[f"{HEADLINE}, {scale}"] = _text(found.last) if found else ""
-                line[f"gain, {scale}"] = _text(found.gain, signed=True) if found else ""
+                value, gain = (found.values[headline.metric], found.gain) if found else (None, None)
+                line[f"{headline.title}, {scale}"] = headline.text(value)
+                line[f"{headline.change}, {scale}"] = headline.text(gain, signed=True)
             paper = per_scale.get("paper")
             line["verdict"] = paper.verdict if paper else (OURS if row.printed is None else NOT_RUN)
             lines.append(line)
-        return pd.DataFrame(lines)
+        measured = [f"{headline.title}, {scale}" for scale in self.by_scale]
+        return _without_empty(pd.DataFrame(lines), ("printed", *measured, "verdict"))
 
     def claims_frame(self) -> pd.DataFrame:
         """The claims with verdict and counts per scale."""
@@ -274,7 +291,8 @@ def ledger(items: Iterable[Any]) -> list[dict[str, Any]]:
         One row per table: paper, table, title, printed (count), one count per cell verdict, measured
         (printed cells with a value at any scale that counts), reasons (text -> count over cells that are
         not run), claims (claim verdict -> count, each at the largest scale that decides something), and
-        claim_scales (claim id -> that scale).
+        claim_scales (claim id -> that scale), worse (the cell verdict that means worse than printed: lower, or
+        higher for losses and sizes).
     """
     return [_ledger_row(*item) if isinstance(item, tuple) else _ledger_row(item, {}) for item in items]
 
@@ -292,11 +310,12 @@ def _key_texts(row: Row, names: list[str]) -> dict[str, str]:
     return texts
 
 
-def _value_texts(row: Row) -> dict[str, str]:
-    texts = {"printed": _printed_text(row)}
-    texts |= {metric.replace("_", " "): _text(getattr(row, metric)) for metric in METRICS}
-    texts["gain"] = _text(row.gain, signed=True)
-    texts["test best - val best"] = _text(row.bias, signed=True)
+def _value_texts(row: Row, measures: Sequence[Measure], unit: str) -> dict[str, str]:
+    headline = measures[0]
+    texts = {"printed": _printed_text(row, unit)}
+    texts |= {measure.title: measure.text(row.values[measure.metric]) for measure in measures}
+    texts[headline.change] = headline.text(row.gain, signed=True)
+    texts["test best - val best"] = headline.text(row.bias, signed=True)
     texts["verdict"], texts["reason"] = row.verdict, row.reason
     texts["seeds to decide"] = "" if row.seeds_needed is None else str(row.seeds_needed)
     texts["cost to decide"] = "" if row.cost_seconds is None else f"{row.cost_seconds / 3600:.3g} h"
@@ -304,14 +323,16 @@ def _value_texts(row: Row) -> dict[str, str]:
     return texts
 
 
-def _printed_text(row: Row) -> str:
+def _printed_text(row: Row, unit: str) -> str:
     if row.printed is None:
         return ""
-    return f"{row.printed:.2f}" if row.printed_gain is None else f"{row.printed:.2f} ({row.printed_gain:+.2f})"
+    number = as_printed(row.printed, unit)
+    return number if row.printed_gain is None else f"{number} ({as_printed(row.printed_gain, unit, '+')})"
 
 
-def _text(value: Interval | None, signed: bool = False) -> str:
-    return "" if value is None else value.text(signed=signed)
+def _without_empty(frame: pd.DataFrame, always: Sequence[str]) -> pd.DataFrame:
+    """The frame less the columns in which no row has a text, those named excepted."""
+    return frame[[name for name in frame.columns if name in always or (frame[name] != "").any()]]
 
 
 # --- cells ------------------------------------------------------------------------------------------------
@@ -367,6 +388,7 @@ def _ledger_row(table: Any, results: Mapping[str, Any]) -> dict[str, Any]:
         "reasons": dict(Counter(reason for verdict, reason, _ in decided if verdict == NOT_RUN)),
         "claims": {name: sum(v == name for _, v, _ in claims) for name in CLAIM_VERDICTS},
         "claim_scales": {name: scale for name, _, scale in claims},
+        "worse": HIGHER if printed.unit in UNITS and UNITS[printed.unit].lower_is_better else LOWER,
     }
 
 

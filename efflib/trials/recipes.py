@@ -64,6 +64,7 @@ _HOMES = (
     "efflib.papers.bimask.recipes",
     "efflib.papers.bimask.curricula",
     "efflib.papers.pkgd.recipes",
+    "efflib.papers.encodenet.recipes",
 )
 
 

@@ -43,7 +43,7 @@ from efflib.notebooks import check_parameters
 check_parameters(globals())
 
 # %% tags=["hide-input"]
-from efflib.papers.pkgd import demonstrations, show
+from efflib.papers.pkgd import claims, demonstrations, show
 from efflib.report import figures
 from efflib.trials import Store
 
@@ -108,20 +108,7 @@ page.measured()
 page.comparison()
 
 # %% tags=["hide-input"]
-METHODS = ["kd", "dkd", "at", "ft", "crd", "reviewkd", "sakd", "ickd", "rpkd", "pkgd"]
-NAMES = {
-    "kd": "KD",
-    "dkd": "DKD",
-    "at": "AT",
-    "ft": "FT",
-    "crd": "CRD",
-    "reviewkd": "ReviewKD",
-    "sakd": "SAKD",
-    "ickd": "ICKD-C",
-    "rpkd": "RP KD",
-    "pkgd": "PKGD",
-}
-figures.gains(page.show_scale(), METHODS, NAMES)
+figures.gains(page.show_scale(), claims.METHODS, show.NAMES)
 
 # %% [markdown]
 # ## Printed here, published elsewhere

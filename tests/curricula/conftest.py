@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from functools import cache
 
 import pytest
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from efflib.data import load_dataset
 from efflib.models import create_model
@@ -55,23 +53,3 @@ def train(network):
         return history, {name: value.clone() for name, value in model.state_dict().items()}, batches
 
     return run
-
-
-@pytest.fixture
-def watched_steps():
-    """Context manager: a list that fills with (optimiser, rates of its groups), step by step."""
-
-    @contextmanager
-    def watch():
-        steps = []
-
-        def note(optimiser, arguments, options):
-            steps.append((optimiser, [group["lr"] for group in optimiser.param_groups]))
-
-        handle = register_optimizer_step_pre_hook(note)
-        try:
-            yield steps
-        finally:
-            handle.remove()
-
-    return watch

@@ -10,13 +10,12 @@ import torch
 from torch import nn
 from torchvision.models import resnet50
 
-from efflib.curricula import create, pacing
+from efflib.curricula import create
 from efflib.curricula.pacing import (
     Pacing,
     easiest_first,
     enlarged,
     imagenet_features,
-    imagenet_resnet50,
     lcdnet_scores,
     out_of_fold_scores,
     pool_size,
@@ -24,7 +23,7 @@ from efflib.curricula.pacing import (
     self_taught_scores,
     transfer_scores,
 )
-from efflib.data import DataBroken, DataNotFound, load_dataset
+from efflib.data import DataNotFound, load_dataset
 from efflib.training import TrainingRecipe, predict, seeded
 
 
@@ -282,26 +281,6 @@ def test_missing_weights_name_the_file_and_the_places(data, places, tmp_path):
         assert part in str(found.value)
     with pytest.raises(DataNotFound, match=r"looked for .*nothing\.pth\."):
         imagenet_features(data[0], tmp_path / "nothing.pth")
-
-
-def test_broken_weights_are_noticed(places, tmp_path):
-    torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "other.pth")
-    with pytest.raises(DataBroken, match=r"other\.pth does not hold torchvision's ResNet50 \(.*remove it, or give"):
-        imagenet_resnet50(tmp_path / "other.pth")
-    for name, content in (("page", b"<html>"), ("empty", b"")):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(DataBroken, match="does not hold torchvision's ResNet50"):
-            imagenet_resnet50(tmp_path / name)
-    (places / "EFFLIB_DATA" / pacing.RESNET50).write_bytes(b"altered")
-    with pytest.raises(DataBroken, match=r"has sha256 \w{8}\.\.\., its name says 0676ba61: truncated, altered"):
-        imagenet_resnet50()
-
-
-def test_a_failed_download_is_a_clear_error(places, monkeypatch):
-    monkeypatch.setenv("EFFLIB_OFFLINE", "0")
-    monkeypatch.setattr(pacing, "RESNET50_URL", "http://127.0.0.1:9/resnet50.pth")  # nobody listens there
-    with pytest.raises(DataNotFound, match=r"the download failed: .*refused"):
-        imagenet_resnet50()
 
 
 def test_features_of_a_local_file(data, tmp_path):

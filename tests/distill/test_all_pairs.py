@@ -21,25 +21,14 @@ from efflib import distill, kernels
 from efflib.data import render_objects
 from efflib.distill import pkgd
 from efflib.models import create_model, features
+from efflib.papers.pkgd.arms import CROSS_FAMILY, SAME_FAMILY
+from efflib.papers.pkgd.claims import TIMED, TINY_PAIRS
 from efflib.training import Batch, DeviceSet, TrainingRecipe, epoch_batches, fit, seeded
 
 # PKGD spec, section 2.7 (tables 1 and 2; the first pair is also that of BIMask's table 5) and section 4.5 (figure 5).
-CIFAR = [
-    ("resnet56", "resnet20"),
-    ("resnet110", "resnet32"),
-    ("resnet32x4", "resnet8x4"),
-    ("wrn_40_2", "wrn_16_2"),
-    ("wrn_40_2", "wrn_40_1"),
-    ("vgg13", "vgg8"),
-    ("resnet32x4", "shufflenetv1"),
-    ("resnet32x4", "shufflenetv2"),
-    ("wrn_40_2", "shufflenetv1"),
-    ("vgg13", "mobilenetv2_half"),
-    ("resnet50", "mobilenetv2_half"),
-]
-TINY_IMAGENET = [("resnet34", "resnet18"), ("resnet50", "mobilenetv1")]
-ONE_FAMILY = [*CIFAR[:6], TINY_IMAGENET[0]]
-EQUAL_LAST_STAGES = [pair for pair in CIFAR[:6] if pair != ("wrn_40_2", "wrn_40_1")]
+CIFAR = [*SAME_FAMILY, *CROSS_FAMILY]
+ONE_FAMILY = [*SAME_FAMILY, TINY_PAIRS[0]]
+EQUAL_LAST_STAGES = [pair for pair in SAME_FAMILY if pair != ("wrn_40_2", "wrn_40_1")]
 
 CLASSES, IMAGES, BATCH = 10, 32, 16
 BANK = {"labels": torch.arange(IMAGES) % CLASSES, "negatives": 16}
@@ -73,8 +62,7 @@ RUNS = {
         {"align", "guides"},
     ),
 }
-FIGURE5 = ("kd", "dkd", "at", "crd", "reviewkd", "rpkd", "pkgd")
-COMBINATIONS = [(pair, run) for pair in CIFAR for run in RUNS] + [(p, run) for p in TINY_IMAGENET for run in FIGURE5]
+COMBINATIONS = [(pair, run) for pair in CIFAR for run in RUNS] + [(p, run) for p in TINY_PAIRS for run in TIMED]
 
 
 def width(name):
@@ -95,7 +83,7 @@ def batches(size):
 
 
 def size_of(pair):
-    return 64 if pair in TINY_IMAGENET else 32
+    return 64 if pair in TINY_PAIRS else 32
 
 
 @cache

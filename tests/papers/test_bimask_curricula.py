@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 
@@ -11,7 +12,8 @@ import torch
 from torchvision.models import resnet50
 
 from efflib.curricula import pacing
-from efflib.curricula.pacing import RESNET50, self_taught_scores
+from efflib.curricula.pacing import self_taught_scores
+from efflib.models.imagenet import PRETRAINED
 from efflib.papers.baselines import CANARY_SETTINGS, SIZES, ClassifierConfig, baseline, new_model, split
 from efflib.papers.bimask import curricula as recipes
 from efflib.papers.bimask.curricula import (
@@ -226,7 +228,8 @@ def test_imagenet_scores_of_a_network_with_random_weights(tmp_path, monkeypatch)
     checksum = hashlib.sha256((tmp_path / "mine.pth").read_bytes()).hexdigest()
     named = f"resnet50-{checksum[:8]}.pth"
     (tmp_path / "mine.pth").rename(tmp_path / named)
-    monkeypatch.setattr(pacing, "RESNET50", named)
+    known = PRETRAINED["resnet50"]
+    monkeypatch.setitem(PRETRAINED, "resnet50", dataclasses.replace(known, url=f"https://nowhere.invalid/{named}"))
     monkeypatch.setenv("EFFLIB_DATA", str(tmp_path))
     settings = ImagenetScoresConfig(dataset="digits", subset=30, holdout=20)
     outcome = imagenet_scores(settings, context())
@@ -264,7 +267,8 @@ def test_without_the_imagenet_weights_scores_and_student_fail_and_the_others_go_
     other = Trial.of("curriculum", **{**settings, "method": "efficienttrain"})
     failed, child, fine = run([scorer, guided, other], store)
     assert failed.status == "failed" and failed.failure.kind == "RuntimeError"
-    assert re.search(rf"weights of ResNet50 were not found.*{RESNET50}.*EFFLIB_OFFLINE", failed.failure.reason, re.S)
+    file = PRETRAINED["resnet50"].file
+    assert re.search(rf"weights of ResNet50 were not found.*{file}.*EFFLIB_OFFLINE", failed.failure.reason, re.S)
     assert child.status == "failed" and child.failure.kind == "ParentMissing"
     assert child.failure.reason.startswith("scorer: imagenet_scores dataset=digits failed: the ImageNet weights")
     assert fine.status == "ok"

@@ -18,10 +18,12 @@ from efflib.kernels import hcl_loss
 from efflib.models import count_macs, features
 from efflib.papers.baselines import CANARY_SETTINGS, ClassifierConfig, new_model, split
 from efflib.papers.distillation import work_of
+from efflib.papers.features import pooled_features
 from efflib.papers.pkgd import claims, recipes, show
 from efflib.papers.pkgd.arms import arm, baseline, embedding
-from efflib.papers.pkgd.figures import SMOKE_TIMED, figures
-from efflib.papers.pkgd.recipes import ClustersConfig, clusters, neighbour_accuracy, pooled_features, silhouette
+from efflib.papers.pkgd.figures import SMOKE_TIMED
+from efflib.papers.pkgd.recipes import ClustersConfig, clusters, neighbour_accuracy, silhouette
+from efflib.papers.pkgd.tables import tables
 from efflib.papers.table import Table
 from efflib.report.verdict import SCALES, claim_verdict
 from efflib.training import evaluate, seeded, tiny_imagenet
@@ -39,7 +41,7 @@ TINY = ("resnet34", "resnet18", "tiny_imagenet")
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_figure5_has_a_trial_for_every_cell(scale):
-    entries = list(figures["figure5"].entries(scale, 2))
+    entries = list(tables["figure5"].entries(scale, 2))
     assert len({(tuple(cell.items()), seed) for cell, seed, _ in entries}) == len(entries)
     for cell, seed, trial in entries:
         config = trial.config
@@ -85,9 +87,7 @@ def test_the_cost_of_a_run_is_the_specs(scale, pair, petaflop):
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_figure6_looks_at_networks_that_the_tables_train(scale):
-    from efflib.papers.pkgd.tables import tables
-
-    entries = list(figures["figure6"].entries(scale, 2))
+    entries = list(tables["figure6"].entries(scale, 2))
     pairs = {(cell["teacher"], cell["student"]) for cell, _, _ in entries}
     assert len(entries) == 2 * 4 and len(pairs) == 1
     if scale != "smoke":
@@ -103,15 +103,15 @@ def test_figure6_looks_at_networks_that_the_tables_train(scale):
 
 
 def test_choices_narrow_the_figures():
-    chosen = list(figures["figure5"].entries("tiny", 1, pairs=["resnet34->resnet18"], methods=["pkgd"]))
+    chosen = list(tables["figure5"].entries("tiny", 1, pairs=["resnet34->resnet18"], methods=["pkgd"]))
     assert [(c["student"], c["method"]) for c, _, _ in chosen] == [
         ("resnet18", "teacher"),
         ("resnet18", "baseline"),
         ("resnet18", "pkgd"),
     ]
-    assert [c["method"] for c, _, _ in figures["figure6"].entries("tiny", 1, methods=["kd"])] == ["kd"]
+    assert [c["method"] for c, _, _ in tables["figure6"].entries("tiny", 1, methods=["kd"])] == ["kd"]
     with pytest.raises(ValueError, match="resnet34->resnet18"):
-        list(figures["figure5"].entries("tiny", 1, pairs=["resnet18->resnet34"]))
+        list(tables["figure5"].entries("tiny", 1, pairs=["resnet18->resnet34"]))
 
 
 def test_identities_of_the_cifar_evidence_do_not_change():
@@ -254,7 +254,7 @@ def cells_of(output) -> list[list[str]]:
 
 
 def test_times_stand_beside_accuracies_and_work():
-    results = results_of(figures["figure5"], timed, seeds=3)
+    results = results_of(tables["figure5"], timed, seeds=3)
     head, *rows = cells_of(show.times_table(results))
     found = {row[head.index("method")]: dict(zip(head, row, strict=True)) for row in rows}
     assert list(found) == ["teacher", "student alone", "KD", "PKGD"]
@@ -275,7 +275,7 @@ def test_times_of_two_machines_are_kept_apart():
     def devices(cell):
         return "gpu" if cell["method"] == "kd" else "cpu one"
 
-    results = results_of(figures["figure5"], timed, devices=devices)
+    results = results_of(tables["figure5"], timed, devices=devices)
     head, *rows = cells_of(show.times_table(results))
     ratios = {row[head.index("method")]: row[-4] for row in rows}
     assert ratios == {"teacher": "", "student alone": "", "KD": "1.00 (1)", "PKGD": ""}
@@ -284,17 +284,17 @@ def test_times_of_two_machines_are_kept_apart():
 
 
 def test_accuracy_against_time_is_drawn_for_both_themes_and_spoken():
-    output = show.accuracy_against_time(results_of(figures["figure5"], timed))
+    output = show.accuracy_against_time(results_of(tables["figure5"], timed))
     assert all(picture.shape[2] == 4 and picture[..., 3].any() for picture in pictures(output))
     assert "resnet18 to vgg8, KD: 52.00 (1) % at 3.00 (1) s" in alt_of(output)
     assert "teacher" not in alt_of(output)
 
 
 def test_without_runs_sentences_take_the_place_of_tables_and_pictures():
-    nothing = results_of(figures["figure5"], lambda cell, seed: None)
+    nothing = results_of(tables["figure5"], lambda cell, seed: None)
     assert "No run with a time is recorded at scale smoke yet" in show.times_table(nothing).data
     assert "nothing to draw" in show.accuracy_against_time(nothing).data
-    assert "No features are measured" in show.clusters_table(Results(figures["figure6"], "smoke", [])).data
+    assert "No features are measured" in show.clusters_table(Results(tables["figure6"], "smoke", [])).data
     assert "weights are not here" in show.clusters_strip({}).data
     page = SimpleNamespace(recorded={})
     assert "No trial on real data" in show.at_every_scale(page, show.times_table).data
@@ -316,7 +316,7 @@ def test_the_described_method_does_less_work_than_reviewkd():
     claim = next(c for c in claims.CLAIMS["figure5"] if c.id == "pkgd.figure5.e")
     entries = [
         Entry(cell, seed, trial, recorded(trial, {"last": 1.0}, flops=1e15 * (2 if cell["method"] == "pkgd" else 3)))
-        for cell, seed, trial in figures["figure5"].entries("tiny", 3, methods=["pkgd", "reviewkd"])
+        for cell, seed, trial in tables["figure5"].entries("tiny", 3, methods=["pkgd", "reviewkd"])
     ]
     assert claim_verdict(claim.comparisons(Results(None, "tiny", entries)), "tiny").verdict == "supported"
 
@@ -330,7 +330,7 @@ def seen(cell, seed):
 
 
 def test_clusters_and_their_differences_are_tabled():
-    results = results_of(figures["figure6"], seen, scale="tiny", seeds=3)
+    results = results_of(tables["figure6"], seen, scale="tiny", seeds=3)
     head, *rows = cells_of(show.clusters_table(results))
     assert head == ["pair", "features of", "accuracy (%)", "silhouette", "20 nearest neighbours (%)"]
     found = {row[1]: row for row in rows}
@@ -346,7 +346,7 @@ def test_the_networks_of_a_demonstration_must_beat_guessing(tmp_path, monkeypatc
 
     monkeypatch.setattr("efflib.trials.store.smoke_root", lambda: tmp_path / "smoke")
     monkeypatch.setenv("EFFLIB_CACHE", str(tmp_path))
-    results = results_of(figures["figure6"], seen)
+    results = results_of(tables["figure6"], seen)
     for entry in results.entries:
         parent = entry.trial.parents["network"]
         Store.for_scale("smoke").save(recorded(parent, {"last": 50.0 if entry.cell["method"] == "teacher" else 11.0}))

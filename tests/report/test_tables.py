@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from efflib.papers.table import Claim, PrintedCell, PrintedTable, Table
+from efflib.papers.table import Claim, PrintedCell, PrintedTable, Table, claims_of
 from efflib.report import compare, compare_scales, ledger
 from efflib.report.verdict import Comparison, paired
 
@@ -209,6 +209,14 @@ def test_ledger_says_what_was_measured_at_smaller_scales() -> None:
     assert row["measured"] == 2
     (smoke,) = ledger([(table(), {"smoke": full("smoke")})])
     assert (smoke["measured"], smoke["claims"]["not run"]) == (0, 1)
+
+
+def test_claims_of_a_table_have_its_name_and_a_letter_each() -> None:
+    first = ("a", "It helps.", "paper", "1 cell", beats, "tiny")
+    (claim,) = claims_of("paper", "table2", first)
+    assert (claim.id, claim.owner, claim.minimum_scale) == ("paper.table2.a", "paper", "tiny")
+    with pytest.raises(ValueError, match="paper table2: claims need a letter each; got a, a"):
+        claims_of("paper", "table2", first, first)
 
 
 def test_import_is_light() -> None:

@@ -221,3 +221,16 @@ def test_unknown_scale_and_empty_claim() -> None:
         v.claim_verdict([YES], "huge")
     with pytest.raises(ValueError, match="must list"):
         v.claim_verdict([], "tiny")
+
+
+def test_interval_as_text_of_samples() -> None:
+    assert v.interval_text(around(0.5), signed=True) == "+0.50 ± 0.20 (5)"
+    assert v.interval_text({0: 0.123456}, 4) == "0.1235 (1)"
+    assert v.interval_text({}) == ""
+
+
+def test_means_over_arms_take_the_seeds_that_all_of_them_have() -> None:
+    assert v.mean_samples([{0: 1.0, 1: 2.0, 2: 9.0}, {1: 4.0, 0: 3.0}, {}]) == ({0: 2.0, 1: 3.0}, 2)
+    assert v.mean_samples([{0: 1.0}, {1: 1.0}]) == ({}, 2)
+    assert v.mean_samples([{}, {}]) == ({}, 0)
+    assert v.shift({0: 1.0, 3: -2.0}, 0.5) == {0: 1.5, 3: -1.5}

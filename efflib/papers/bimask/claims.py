@@ -8,12 +8,12 @@ Claims about sizes (not only directions) need scale ``small``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from efflib.papers.table import Claim
-from efflib.report.verdict import Comparison, paired
+from efflib.papers.table import Claim, claims_of
+from efflib.report.verdict import Comparison, mean_samples, paired, shift
 
 MODELS = ("vgg8", "vgg11", "vgg13", "resnet14", "resnet20", "resnet56", "resnet18", "wrn_52_2")
 DATASETS = ("cifar10", "cifar100")
@@ -45,9 +45,9 @@ def mean_gain_half_point(results: Any) -> list[Comparison]:
     """T2b: mean gain of the eight models >= 0.5 points on each data set (last row of Table 2)."""
     made = []
     for dataset in DATASETS:
-        mean, found = _mean([_gain(results, "bimask", model=m, dataset=dataset) for m in MODELS])
+        mean, found = mean_samples([_gain(results, "bimask", model=m, dataset=dataset) for m in MODELS])
         label = f"{dataset}: mean gain of {len(MODELS)} models - 0.5"
-        made.append(Comparison(label, _shift(mean, -0.5), ">", len(MODELS), found))
+        made.append(Comparison(label, shift(mean, -0.5), ">", len(MODELS), found))
     return made
 
 
@@ -59,13 +59,13 @@ def equal_gains(results: Any) -> list[Comparison]:
     """
     models = [m for m in MODELS if m != "wrn_52_2"]
     gains = [_gain(results, "bimask", model=m, dataset="cifar10") for m in models]
-    mean, found = _mean(gains)
+    mean, found = mean_samples(gains)
     made = []
     for model, gain in zip(models, gains, strict=True):
         away = paired(gain, mean)
-        for side, shift in ((">", EQUAL_BAND), ("<", -EQUAL_BAND)):
-            label = f"{model}, cifar10: gain - mean gain {side} {-shift:+g}"
-            made.append(Comparison(label, _shift(away, shift), side, len(models), found))
+        for side, bound in ((">", -EQUAL_BAND), ("<", EQUAL_BAND)):
+            label = f"{model}, cifar10: gain - mean gain {side} {bound:+g}"
+            made.append(Comparison(label, shift(away, -bound), side, len(models), found))
     return made
 
 
@@ -102,10 +102,10 @@ def mean_loss_is_moderate(results: Any) -> list[Comparison]:
     """T3b: mean change between -2 and -0.5 points (Table 3 prints -1.11 and -1.18): two one-sided each."""
     made = []
     for dataset in DATASETS:
-        mean, found = _mean([_gain(results, "masked_only", model=m, dataset=dataset) for m in MODELS])
+        mean, found = mean_samples([_gain(results, "masked_only", model=m, dataset=dataset) for m in MODELS])
         for side, bound in ((">", -2.0), ("<", -0.5)):
             label = f"{dataset}: mean change of {len(MODELS)} models {side} {bound:g}"
-            made.append(Comparison(label, _shift(mean, -bound), side, len(MODELS), found))
+            made.append(Comparison(label, shift(mean, -bound), side, len(MODELS), found))
     return made
 
 
@@ -136,7 +136,7 @@ def cbs_hurts_wide(results: Any) -> list[Comparison]:
     made = []
     for dataset in DATASETS:
         change = _gain(results, "cbs", model="wrn_52_2", dataset=dataset)
-        made.append(Comparison(f"wrn_52_2, {dataset}: cbs - baseline < -2", _shift(change, 2.0), "<"))
+        made.append(Comparison(f"wrn_52_2, {dataset}: cbs - baseline < -2", shift(change, 2.0), "<"))
     return made
 
 
@@ -180,10 +180,10 @@ def teacher_effect_is_a_tenth(results: Any) -> list[Comparison]:
     """T5c: the mean difference is about 0.1 points (Table 5: 0.104 and 0.122): two one-sided on each data set."""
     made = []
     for dataset in DATASETS:
-        mean, found = _mean([_teacher_effect(results, method, dataset) for method in DISTILLERS])
+        mean, found = mean_samples([_teacher_effect(results, method, dataset) for method in DISTILLERS])
         for side, bound in zip((">", "<"), TEACHER_EFFECT, strict=True):
             label = f"{dataset}: mean of {len(DISTILLERS)} methods, enhanced - plain teacher {side} {bound:g}"
-            made.append(Comparison(label, _shift(mean, -bound), side, len(DISTILLERS), found))
+            made.append(Comparison(label, shift(mean, -bound), side, len(DISTILLERS), found))
     return made
 
 
@@ -205,7 +205,7 @@ def enhanced_teacher_is_better_pooled(results: Any) -> list[Comparison]:
     One sample is the mean over the ten pairs of one seed. The pairs of a seed share their teachers and their student's
     initial weights, so that pairs and seeds together are not that many independent runs.
     """
-    mean, found = _mean([_teacher_effect(results, m, d) for d in DATASETS for m in DISTILLERS])
+    mean, found = mean_samples([_teacher_effect(results, m, d) for d in DATASETS for m in DISTILLERS])
     pairs = len(DATASETS) * len(DISTILLERS)
     return [Comparison(f"mean of {pairs} pairs: enhanced - plain teacher", mean, ">", pairs, found)]
 
@@ -327,17 +327,6 @@ def _teacher_effect(results: Any, method: str, dataset: str) -> Samples:
     return paired(enhanced, plain)
 
 
-def _mean(gains: list[Samples]) -> tuple[dict[int, float], int]:
-    """Mean over models of the seeds that all of them have, and how many models have any value."""
-    with_values = [g for g in gains if g]
-    seeds = sorted(set.intersection(*(set(g) for g in with_values))) if with_values else []
-    return {s: sum(g[s] for g in with_values) / len(with_values) for s in seeds}, len(with_values)
-
-
-def _shift(samples: Samples, by: float) -> dict[int, float]:
-    return {seed: value + by for seed, value in samples.items()}
-
-
 def _layer(dataset: str, index: int) -> dict[str, Any]:
     return {"model": "vgg13", "dataset": dataset, "method": "bimask", "conv_index": index}
 
@@ -353,18 +342,10 @@ def _ratio_gain(results: Any, dataset: str, ratio: float) -> Samples:
 # --- the list ---------------------------------------------------------------------------------------------
 
 _ALL_16 = "8 models x 2 data sets"
-Spec = tuple[str, str, str, str, Callable[[Any], list[Comparison]], str]
-
-
-def _claims(table: str, *specs: Spec) -> tuple[Claim, ...]:
-    return tuple(
-        Claim(f"bimask.{table}.{letter}", text, owner, scope, comparisons, minimum)
-        for letter, text, owner, scope, comparisons, minimum in specs
-    )
-
 
 CLAIMS: dict[str, tuple[Claim, ...]] = {
-    "table2": _claims(
+    "table2": claims_of(
+        "bimask",
         "table2",
         ("a", "BIMask improves accuracy in every cell.", "paper", _ALL_16, gain_everywhere, "tiny"),
         (
@@ -408,7 +389,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "tiny",
         ),
     ),
-    "table3": _claims(
+    "table3": claims_of(
+        "bimask",
         "table3",
         (
             "a",
@@ -435,7 +417,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "tiny",
         ),
     ),
-    "table4": _claims(
+    "table4": claims_of(
+        "bimask",
         "table4",
         (
             "a",
@@ -478,7 +461,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "tiny",
         ),
     ),
-    "table5": _claims(
+    "table5": claims_of(
+        "bimask",
         "table5",
         (
             "a",
@@ -529,7 +513,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "tiny",
         ),
     ),
-    "table6": _claims(
+    "table6": claims_of(
+        "bimask",
         "table6",
         (
             "a",
@@ -548,7 +533,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "tiny",
         ),
     ),
-    "table7": _claims(
+    "table7": claims_of(
+        "bimask",
         "table7",
         (
             "a",

@@ -23,10 +23,10 @@ from efflib.kernels.augment import normalise
 from efflib.models import evaluating, features
 from efflib.papers.bimask import claims
 from efflib.papers.bimask.audit import seeds_for
-from efflib.papers.bimask.show import examples
+from efflib.papers.pictures import examples
 from efflib.report.figures import image_grid, themed
 from efflib.report.html import html_table
-from efflib.report.verdict import interval, paired
+from efflib.report.verdict import interval, interval_text, paired
 from efflib.trials.recipes import get_recipe
 from efflib.trials.trial import with_parents
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from efflib.report.tables import TableComparison
 
 Samples = Mapping[int, float]
+_signed = partial(interval_text, signed=True)  # of a difference
 
 
 # --- table 4: curricula at work ---------------------------------------------------------------------------
@@ -148,9 +149,9 @@ def equal_compute(results: Any) -> Any:
                 "model": model,
                 "dataset": dataset,
                 "arm": method,
-                "less the baseline": _text(paired(arm(method), arm("baseline"))) if method != "baseline" else "",
-                "trained longer, less the baseline": _text(paired(longer, arm("baseline"))),
-                "BIMask less the longer one": _text(paired(arm("bimask"), longer)),
+                "less the baseline": _signed(paired(arm(method), arm("baseline"))) if method != "baseline" else "",
+                "trained longer, less the baseline": _signed(paired(longer, arm("baseline"))),
+                "BIMask less the longer one": _signed(paired(arm("bimask"), longer)),
             }
             rows += [row] if longer or arm(method) else []
     caption = (
@@ -240,7 +241,7 @@ def teacher_headline(page: Any) -> Any:
         return None
     pools = _pools(teacher_effects(page.show_scale().results))
     told = "; ".join(
-        f"{name}, {len(pairs)} methods: {_text(means)}" for name, pairs, means, _ in pools if name != "all"
+        f"{name}, {len(pairs)} methods: {_signed(means)}" for name, pairs, means, _ in pools if name != "all"
     )
     sentence = (
         "Students of the enhanced teacher less those of the same seed's plain one, mean over the methods measured: "
@@ -267,8 +268,8 @@ def pooled(comparison: TableComparison) -> Any:
                 "data set": name,
                 "pairs": str(len(pairs)),
                 "printed mean": f"{fmean(known):+.3f}" if known else "",
-                "one sample per seed (claim e)": _text(means),
-                "one per pair and seed (not independent)": _text(every),
+                "one sample per seed (claim e)": _signed(means),
+                "one per pair and seed (not independent)": _signed(every),
             }
         )
     if not rows:
@@ -319,7 +320,3 @@ def _printed_effect(table: Any, dataset: str, method: str) -> float | None:
     cells = [c for c in table.printed.numbers if (c.keys["dataset"], c.keys["method"]) == (dataset, method)]
     values = {cell.keys["setting"]: cell.value for cell in cells}
     return values[claims.TEACHERS[1]] - values[claims.TEACHERS[0]] if values else None
-
-
-def _text(samples: Samples) -> str:
-    return interval(samples).text(signed=True) if samples else ""

@@ -9,11 +9,12 @@ import torch
 from IPython.display import HTML
 from torch import Tensor, nn
 
-from efflib.data import NORMALISATION, ImageSet, load_dataset
+from efflib.data import NORMALISATION, ImageSet
 from efflib.explain import find_layer, localisation, pooling
 from efflib.kernels.augment import normalise
-from efflib.papers.baselines import new_model
 from efflib.papers.bimask.method import keep_masks, removed_overlap, saliency_maps
+from efflib.papers.pictures import examples
+from efflib.papers.pictures import trained_model as trained_model  # pages take it from here
 from efflib.report.figures import image_grid
 from efflib.report.html import html_table
 
@@ -25,29 +26,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "Grad-CAM, map before the pooling": {"method": "gradcam", "layer": "pooling input"},
     "gradient at the input image": {"method": "input_grad"},
 }
-
-
-def trained_model(trial: Any, store: Any) -> nn.Module:
-    """The network of a recorded `baseline` trial, with its weights, in eval mode.
-
-    Raises:
-        FileNotFoundError: the record or its weights are not here; run the trial first.
-    """
-    for record in store.find(trial):
-        state = store.load_weights(record) if record.status == "ok" else None
-        if state is not None:
-            model = new_model(trial.settings)
-            model.load_state_dict(state)
-            return model.eval()
-    raise FileNotFoundError(f"no weights of {trial.label} in {store.cache}: run it first")
-
-
-def examples(per_class: int = 1, split: str = "test") -> ImageSet:
-    """The first rendered images of each class whose object covers a quarter of the image at most."""
-    data = load_dataset("objects32", split)
-    small = np.asarray(data.masks).mean(axis=(1, 2)) < 0.25
-    chosen = [np.flatnonzero(small & (data.labels == label))[:per_class] for label in range(len(data.classes))]
-    return data.take(np.concatenate(chosen))
 
 
 def maps_of(model: nn.Module, data: ImageSet, **options: Any) -> Tensor:

@@ -28,6 +28,9 @@ CROSS_FAMILY = (
     ("resnet50", "mobilenetv2_half"),
 )
 
+# Smoke shows that the code runs.
+SMOKE_PAIR = ("vgg13", "vgg8")
+
 # Figure 5's own training (spec, section 4.5); method settings are CIFAR's, lengths in epochs those of 300.
 TINY_EPOCHS = 300
 # Below paper scale its networks halve the images twice at the stem, as on ImageNet (spec, section 5).

@@ -18,12 +18,12 @@ are compared only between runs on one device in one precision.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from efflib.papers.pkgd.arms import CROSS_FAMILY, SAME_FAMILY
-from efflib.papers.table import Claim
-from efflib.report.verdict import Comparison, paired
+from efflib.papers.table import Claim, claims_of
+from efflib.report.verdict import Comparison, mean_samples, paired, shift
 
 LOGITS = ("kd", "dkd")
 METHODS = (*LOGITS, "at", "ft", "crd", "reviewkd", "sakd", "ickd", "rpkd", "pkgd")
@@ -68,7 +68,7 @@ def mobilenet_above_seventy(results: Any) -> list[Comparison]:
     for pair in CROSS_FAMILY:
         if pair[1] == "mobilenetv2_half":
             accuracy = _samples(results, pair, "pkgd")
-            made.append(Comparison(f"{_named(pair)}: pkgd - 70", _shift(accuracy, -70.0)))
+            made.append(Comparison(f"{_named(pair)}: pkgd - 70", shift(accuracy, -70.0)))
     return made
 
 
@@ -125,7 +125,7 @@ def total_gain(results: Any) -> list[Comparison]:
     gain = paired(_samples(results, ABLATION, "pkgd"), _samples(results, ABLATION, "baseline"))
     bounds = ((">", TOTAL_GAIN - BAND), ("<", TOTAL_GAIN + BAND))
     label = f"{_named(ABLATION)}: pkgd - baseline"
-    return [Comparison(f"{label} {side} {bound:g}", _shift(gain, -bound), side) for side, bound in bounds]
+    return [Comparison(f"{label} {side} {bound:g}", shift(gain, -bound), side) for side, bound in bounds]
 
 
 def beats_align_only(results: Any) -> list[Comparison]:
@@ -273,16 +273,12 @@ def _gains_above(results: Any, pairs: Sequence[Pair], points: float) -> list[Com
     for pair in pairs:
         gain = paired(_samples(results, pair, "pkgd"), _samples(results, pair, "baseline"))
         less = f" - {points:g}" if points else ""
-        made.append(Comparison(f"{_named(pair)}: pkgd - baseline{less}", _shift(gain, -points)))
+        made.append(Comparison(f"{_named(pair)}: pkgd - baseline{less}", shift(gain, -points)))
     return made
 
 
 def _ablation(results: Any, one: str, other: str) -> Comparison:
     return _against(results, [ABLATION], one, (other,))[0]
-
-
-def _shift(samples: Samples, by: float) -> dict[int, float]:
-    return {seed: value + by for seed, value in samples.items()}
 
 
 def _log_gap(results: Any, method: str, metric: str, level: int) -> Samples:
@@ -291,19 +287,12 @@ def _log_gap(results: Any, method: str, metric: str, level: int) -> Samples:
     return {seed: math.log(found.metrics[metric][level]) for seed, found in records if metric in found.metrics}
 
 
-def _mean(arms: Sequence[Samples]) -> tuple[dict[Any, float], int]:
-    """Mean over arms of the seeds that all of them have, and how many arms have any value."""
-    found = [samples for samples in arms if samples]
-    seeds = sorted(set.intersection(*(set(samples) for samples in found))) if found else []
-    return {seed: sum(samples[seed] for samples in found) / len(found) for seed in seeds}, len(found)
-
-
 def _features_against_logits(results: Any, metric: str) -> list[Comparison]:
     made = []
     groups = [m for m in TIMED if m not in LOGITS], [m for m in TIMED if m in LOGITS]
     for pair in TINY_PAIRS:
         arms = [[_samples(results, pair, method, "tiny_imagenet", metric) for method in group] for group in groups]
-        (features, n_features), (logits, n_logits) = map(_mean, arms)
+        (features, n_features), (logits, n_logits) = map(mean_samples, arms)
         label = f"{_named(pair)}: mean of {', '.join(groups[0])} - mean of {', '.join(groups[1])}"
         found = n_features + n_logits
         made.append(Comparison(label, paired(features, logits), ">", len(TIMED), found))
@@ -327,19 +316,10 @@ _SAME, _CROSS = "6 pairs of one family, CIFAR-100", "5 pairs across families, CI
 _ABLATION = "ResNet56 to ResNet20, CIFAR-100"
 _TINY = "2 pairs, Tiny ImageNet"
 _VISUAL = "ResNet32x4 to ResNet8x4 (at tiny: ResNet56 to ResNet20), CIFAR-100, two measures"
-Spec = tuple[str, str, str, str, Callable[[Any], list[Comparison]], str]
-
-
-def _claims(table: str, *specs: Spec) -> tuple[Claim, ...]:
-    return tuple(
-        Claim(f"pkgd.{table}.{letter}", text, owner, scope, comparisons, minimum)
-        for letter, text, owner, scope, comparisons, minimum in specs
-    )
-
 
 CLAIMS: dict[str, tuple[Claim, ...]] = {
-    "table1": _claims(
-        "table1",
+    "table1": claims_of(
+        "pkgd", "table1",
         ("a", "PKGD gains more than 2 points over the student alone in every pair.", "paper", _SAME, gains_two_points,
          "small"),
         ("b", "PKGD is better than each of the nine other methods in every pair.", "paper", _SAME, best_of_same_family,
@@ -350,8 +330,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
         ("e", "Our teachers are better than the students trained alone.", "ours", _SAME, teachers_of_same_family,
          "tiny"),
     ),
-    "table2": _claims(
-        "table2",
+    "table2": claims_of(
+        "pkgd", "table2",
         ("a", "PKGD gains more than 5 points over the student alone in every pair.", "paper", _CROSS,
          gains_five_points, "small"),
         ("b", "MobileNetV2 exceeds 70 % with PKGD.", "paper", "2 pairs, CIFAR-100", mobilenet_above_seventy, "paper"),
@@ -363,8 +343,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
         ("f", "Our teachers are better than the students trained alone.", "ours", _CROSS, teachers_across_families,
          "tiny"),
     ),
-    "table5": _claims(
-        "table5",
+    "table5": claims_of(
+        "pkgd", "table5",
         ("a", "Each of KD, MLFF and DDAG alone is better than the student alone.", "paper", _ABLATION,
          each_module_helps, "tiny"),
         ("b", "So is MLFF alone as the released code reads it (on the student's features).", "paper", _ABLATION,
@@ -383,8 +363,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
         ("i", "Our teacher is better than the student trained alone.", "ours", _ABLATION, teacher_beats_student,
          "tiny"),
     ),
-    "figure5": _claims(
-        "figure5",
+    "figure5": claims_of(
+        "pkgd", "figure5",
         ("a", "PKGD is the most accurate method in both pairs.", "paper", _TINY, most_accurate, "tiny"),
         ("b", "PKGD takes the most time per epoch in both pairs.", "paper", _TINY, slowest, "tiny"),
         ("c", "Feature methods take longer than logit methods, on average.", "paper", _TINY, features_take_longer,
@@ -394,8 +374,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
         ("e", "A run of PKGD as described needs fewer FLOPs than one of ReviewKD in both pairs.", "ours", _TINY,
          cheaper_than_reviewkd, "tiny"),
     ),
-    "figure6": _claims(
-        "figure6",
+    "figure6": claims_of(
+        "pkgd", "figure6",
         ("a", "PKGD's features cluster better than KD's and than the baseline's.", "paper", _VISUAL, better_clusters,
          "tiny"),
         ("b", "KD's features cluster better than the baseline's.", "ours", _VISUAL, kd_clusters_better_than_baseline,

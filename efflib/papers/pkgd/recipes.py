@@ -5,13 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from efflib.data import ImageSet
-from efflib.kernels.augment import normalise
-from efflib.models import evaluating, features
 from efflib.papers.baselines import (
     CANARY_SETTINGS,
     SIZES,
@@ -24,7 +20,7 @@ from efflib.papers.baselines import (
     planned_images,
     split,
 )
-from efflib.training import DeviceSet, normalisation
+from efflib.papers.features import pooled_features
 from efflib.trials.recipes import Context, Outcome, recipe
 
 
@@ -35,28 +31,6 @@ class ClustersConfig(ClassifierConfig):
     """
 
     neighbours: int = Field(default=20, ge=1)
-
-
-def pooled_features(
-    model: nn.Module, data: ImageSet, config: ClassifierConfig, device: str = "cpu", precision: str = "fp32"
-) -> tuple[Tensor, Tensor]:
-    """Input of the classifier and its output for each image, in eval mode, without augmentation.
-
-    Returns:
-        (pooled (N, D), logits (N, classes)) on the CPU, float64 for a float64 model, else float32.
-    """
-    mean, std = normalisation(config.training, data)
-    images = DeviceSet(data, torch.device(device)).images
-    dtype = next(model.parameters()).dtype
-    kept = torch.float64 if dtype == torch.float64 else torch.float32
-    autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16")
-    pooled, logits = [], []
-    with evaluating(model), torch.no_grad(), autocast:
-        for part in images.split(128):
-            found = features(model, normalise(part, mean, std).to(dtype))
-            pooled.append(found.pooled.to("cpu", kept))
-            logits.append(found.logits.to("cpu", kept))
-    return torch.cat(pooled), torch.cat(logits)
 
 
 def silhouette(points: Tensor, labels: np.ndarray) -> float:

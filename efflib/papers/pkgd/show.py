@@ -23,14 +23,14 @@ from efflib.kernels.augment import normalise
 from efflib.kernels.guided_attention import attention_maps
 from efflib.models import Features, evaluating, features
 from efflib.papers.baselines import ClassifierConfig, training_flops
-from efflib.papers.bimask.show import examples, trained_model
 from efflib.papers.distillation import DistillConfig, work_of
+from efflib.papers.features import pooled_features
+from efflib.papers.pictures import examples, trained_model
 from efflib.papers.pkgd import claims
 from efflib.papers.pkgd.arms import arm
-from efflib.papers.pkgd.recipes import pooled_features
 from efflib.report.figures import image_grid, themed
 from efflib.report.html import html_table
-from efflib.report.verdict import Interval, interval, paired
+from efflib.report.verdict import Interval, interval, interval_text, paired
 from efflib.training import seeded
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _times_row(run: Timed, kd: Timed | None) -> dict[str, Any]:
     row = {"pair": " to ".join(run.pair), "method": NAMES[run.cell["method"]]}
     row |= {"accuracy": interval(run.accuracy).text(), "seconds per epoch": interval(run.seconds).text()}
     slower = {} if kd is None else {s: run.seconds[s] / kd.seconds[s] for s in paired(run.seconds, kd.seconds)}
-    row["time / KD's"] = interval(slower).text() if slower else ""
+    row["time / KD's"] = interval_text(slower)
     row["GFLOP per image"] = f"{run.flops / 1e9:.3g}"
     row["FLOPs / KD's"] = "" if kd is None else f"{run.flops / kd.flops:.2f}"
     return row | {"machine": ", ".join(run.machine)}
@@ -241,7 +241,7 @@ def _clusters_row(results: Results, keys: Mapping[str, Any]) -> dict[str, str]:
     texts = {}
     for metric, (words, digits) in MEASURES.items():
         found = results.samples(metric=metric, **keys)
-        texts[words] = interval(found).text(digits) if found else ""
+        texts[words] = interval_text(found, digits)
     return {"pair": f"{keys['teacher']} to {keys['student']}", "features of": NAMES[keys["method"]], **texts}
 
 
@@ -249,8 +249,7 @@ def _contrast_row(results: Results, keys: Mapping[str, Any], one: str, other: st
     texts = {}
     for metric, (words, digits) in MEASURES.items():
         arms = [results.samples(metric=metric, **{**keys, "method": method}) for method in (one, other)]
-        found = paired(*arms)
-        texts[words] = interval(found).text(digits, signed=True) if found else ""
+        texts[words] = interval_text(paired(*arms), digits, signed=True)
     name = f"{NAMES[one]} less {NAMES[other]}"
     return {"pair": f"{keys['teacher']} to {keys['student']}", "features of": name, **texts}
 

@@ -1,0 +1,1 @@
+"""EncodeNet: converting autoencoders."""

@@ -1,0 +1,43 @@
+"""What the live pictures of every paper start from: a trained network, and rendered objects to show it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from efflib.data import ImageSet, load_dataset
+from efflib.papers.baselines import new_model
+
+if TYPE_CHECKING:
+    from efflib.trials import Store, Trial
+
+
+def trained_model(trial: Trial, store: Store, build: Callable[[Any], nn.Module] = new_model) -> nn.Module:
+    """The network of a recorded trial, with its weights, in eval mode.
+
+    Args:
+        trial: one whose record keeps the weights of one network.
+        store: where record and weights are.
+        build: from the trial's settings, an untrained network of the same shape: a classifier, unless told otherwise.
+
+    Raises:
+        FileNotFoundError: the record or its weights are not here; run the trial first.
+    """
+    for record in store.find(trial):
+        state = store.load_weights(record) if record.status == "ok" else None
+        if state is not None:
+            model = build(trial.settings)
+            model.load_state_dict(state)
+            return model.eval()
+    raise FileNotFoundError(f"no weights of {trial.label} in {store.cache}: run it first")
+
+
+def examples(per_class: int = 1, split: str = "test") -> ImageSet:
+    """The first rendered images of each class whose object covers a quarter of the image at most."""
+    data = load_dataset("objects32", split)
+    small = np.asarray(data.masks).mean(axis=(1, 2)) < 0.25
+    chosen = [np.flatnonzero(small & (data.labels == label))[:per_class] for label in range(len(data.classes))]
+    return data.take(np.concatenate(chosen))

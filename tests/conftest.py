@@ -1,0 +1,29 @@
+"""What tests of several rooms share."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+
+
+@pytest.fixture
+def watched_steps():
+    """Context manager: a list that fills with (optimiser, rates of its groups), step by step."""
+
+    @contextmanager
+    def watch():
+        from torch.optim.optimizer import register_optimizer_step_pre_hook  # most tests need no torch
+
+        steps = []
+
+        def note(optimiser, arguments, options):
+            steps.append((optimiser, [group["lr"] for group in optimiser.param_groups]))
+
+        handle = register_optimizer_step_pre_hook(note)
+        try:
+            yield steps
+        finally:
+            handle.remove()
+
+    return watch
