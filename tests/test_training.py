@@ -30,6 +30,7 @@ from efflib.training import (
     cross_entropy,
     evaluate,
     fit,
+    freeze,
     pick_device,
     pick_precision,
     predict,
@@ -752,3 +753,60 @@ def test_a_bar_shows_where_the_run_is(capsys):
 def test_no_bar_where_nobody_looks(capsys):
     train(progress=False)
     assert capsys.readouterr().err == ""
+
+
+# --- Adam, cosine, frozen parts ---------------------------------------------------------------------------
+
+
+def test_a_cosine_schedule_falls_from_the_rate_towards_zero():
+    recipe = TrainingRecipe(epochs=4, lr=0.1, schedule="cosine")
+    expected = [0.1, 0.1 * (1 + 2**-0.5) / 2, 0.05, 0.1 * (1 - 2**-0.5) / 2]
+    assert [recipe.rate(epoch) for epoch in range(4)] == pytest.approx(expected)
+    with pytest.raises(ValueError, match="cosine schedule has no milestones"):
+        TrainingRecipe(epochs=4, schedule="cosine", milestones=(2,))
+
+
+def test_adam_takes_the_steps_of_torchs_adam():
+    recipe = TrainingRecipe(epochs=2, lr=1e-3, batch_size=32, optimiser="adam", schedule="cosine", weight_decay=1e-3)
+    model, twin = network(), network().double()
+    train_set, test, _ = digits()
+    optimiser = torch.optim.Adam(twin.parameters(), lr=1e-3, weight_decay=1e-3)
+
+    def both(network, batch):
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.rate(int(batch.progress))
+        loss = torch.nn.functional.cross_entropy(twin(batch.images), batch.targets)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return cross_entropy(network, batch)
+
+    twin.train()
+    fit(model, train_set, test, recipe=recipe, loss=both, device="cpu", precision="fp64", progress=False)
+    ours, theirs = model.state_dict(), twin.state_dict()
+    assert all(torch.allclose(ours[name].double(), theirs[name].double(), atol=1e-9) for name in ours)
+    with pytest.raises(ValueError, match="no Nesterov"):
+        TrainingRecipe(epochs=1, optimiser="adam", nesterov=True)
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_frozen_parts_stay_as_they_are_through_a_run(statistics):
+    model = network()
+    freeze(model.conv1, model.bn1, model.stage1, statistics=statistics)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    _, after = train(model)
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    frozen = {name for name in moved if name.startswith(("conv1.", "bn1.", "stage1."))}
+    assert any(name.startswith("stage2.") for name in moved) and "head.weight" in moved
+    if statistics:
+        assert frozen == set()
+    else:
+        assert frozen and all("running" in name or "batches" in name for name in frozen)
+
+
+def test_a_new_option_at_its_default_renames_no_checkpoint(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    train(checkpoint=path)
+    spelled = TrainingRecipe(**{**SHORT.model_dump(), "optimiser": "sgd", "schedule": "step"})
+    history, _ = train(recipe=spelled, checkpoint=path)
+    assert history.resumed_from == 3

@@ -11,10 +11,10 @@ from typing import Any
 # Slug -> (title, exists). The later papers are listed so that the ledger can say that they are not there yet.
 PAPERS = {
     "bimask": "BIMask Learning: A Saliency-Guided Masked Training",
+    "encodenet": "EncodeNet: Boosting DNN Accuracy with Entropy-driven Generalized Converting Autoencoder",
     "pkgd": "Focusing on Significant Guidance: Preliminary Knowledge Guided Distillation",
 }
 COMING = {
-    "encodenet": "EncodeNet: Boosting DNN Accuracy with Entropy-driven Generalized Converting Autoencoder",
     "safety": "Optimizing Deep Neural Networks using Safety-Guided Self Compression",
     "diswot": "DisWOT with layer-wise relevance propagation and cosine similarity (thesis)",
 }

@@ -25,12 +25,12 @@ NAMES = [name for name in SPEC if name != "resnet50"]
 IN_BRANCH = {"resnet50_se": SEBlock, "resnet50_cbam": CBAMBlock, "resnet50_gam": GAMBlock, "resnet50_gam_gc": GAMBlock}
 STAGES = [(256, 32, 32), (512, 16, 16), (1024, 8, 8), (2048, 4, 4)]
 MODULES = {
-    "se": lambda: SEBlock(16, 4),
-    "cbam": lambda: CBAMBlock(16, 4),
-    "bam-product": lambda: BAMBlock(16, 4),
-    "bam-sum": lambda: BAMBlock(16, 4, combine="sum"),
-    "gam": lambda: GAMBlock(16, 4),
-    "gam-gc": lambda: GAMBlock(16, 2, groups=4),
+    "se": lambda: SEBlock(24, 4),
+    "cbam": lambda: CBAMBlock(24, 4),
+    "bam-product": lambda: BAMBlock(24, 4),
+    "bam-sum": lambda: BAMBlock(24, 4, combine="sum"),
+    "gam": lambda: GAMBlock(24, 4),
+    "gam-gc": lambda: GAMBlock(24, 2, groups=4),
 }
 
 
@@ -57,7 +57,7 @@ def small(name: str, **options: object) -> nn.Module:
     return trained(create_model(name, 7, **{"width": 0.125, **options})).eval()
 
 
-def maps(count: int = 3, channels: int = 16, height: int = 9, width: int = 7) -> Tensor:
+def maps(count: int = 3, channels: int = 24, height: int = 9, width: int = 7) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(count, channels, height, width, dtype=torch.float64, generator=generator)
 
@@ -238,15 +238,15 @@ def test_the_shuffle_mixes_groups_of_the_gate():
     """With the second convolution's group p made constant, channels p, p + 4, p + 8, ... of the gate are."""
     module = block("gam-gc").eval()
     with torch.no_grad():
-        module.spatial[3].weight[4:8] = 0  # group 1
+        module.spatial[3].weight[6:12] = 0  # group 1
         gate = module.spatial_gate(maps())
-    constant = [channel for channel in range(16) if bool((gate[:, channel] == 0.5).all())]
-    assert constant == [1, 5, 9, 13]
+    constant = [channel for channel in range(24) if bool((gate[:, channel] == 0.5).all())]
+    assert constant == [1, 5, 9, 13, 17, 21]
     plain = block("gam").eval()
     with torch.no_grad():
-        plain.spatial[3].weight[4:8] = 0
+        plain.spatial[3].weight[6:12] = 0
         gate = plain.spatial_gate(maps())
-    assert [channel for channel in range(16) if bool((gate[:, channel] == 0.5).all())] == [4, 5, 6, 7]
+    assert [channel for channel in range(24) if bool((gate[:, channel] == 0.5).all())] == [6, 7, 8, 9, 10, 11]
 
 
 @pytest.mark.parametrize("kind", MODULES)
@@ -269,13 +269,13 @@ def test_gates_lie_between_0_and_1(kind):
 
 def test_cbams_spatial_gate_starts_at_a_half_and_learns_from_the_second_step_on():
     torch.manual_seed(0)
-    module, x = CBAMBlock(16, 4), maps().float()
+    module, x = CBAMBlock(24, 4), maps().float()
     assert (module.bn.momentum, module.bn.weight.item(), module.bn.bias.item()) == (0.01, 0, 0)
     assert (module.spatial_gate(x) == 0.5).all()
     optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
     for expected in (False, True):
         optimiser.zero_grad()
-        module(x).square().sum().backward()
+        module(x).square().mean().backward()
         assert bool(module.conv.weight.grad.any()) == expected
         optimiser.step()
 

@@ -19,6 +19,8 @@ from efflib.trials.trial import Trial
 
 # Epochs of the paper's baseline and autoencoder (section 4.1) and of our second stage; shorter runs keep 3 : 5 : 1.
 BASELINE, AUTOENCODER, SECOND = 300, 500, 100
+# Smoke gives up the proportion: a shorter autoencoder, and a second stage of more than a few dozen steps.
+SMOKE_LENGTHS = {AUTOENCODER: 8, SECOND: 8}
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,18 @@ READINGS = {
 }
 TARGETS = ("identity", "class", "cluster")
 CODE_CONTROLS = ("rand_rep", "max_ent", "noise_code", "rand_cluster", "other_class_code")
-CLUSTER_COUNTS = (1, 2, 5, 8)  # beside the paper's 3
-SOURCES = ("baseline_mid", "pixels", "imagenet_vgg16")  # beside the baseline's last features
-
-Codes = dict[str, Any]
+# Cluster codes with other options of the codebook: the number of clusters, and what is clustered.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "cluster_k2": {"k": 2},
+    "cluster_k5": {"k": 5},
+    "cluster_k8": {"k": 8},
+    "cluster_mid": {"feature_source": "baseline_mid"},
+    "cluster_pixels": {"feature_source": "pixels"},
+    "cluster_penultimate": {"feature_source": "baseline_penultimate"},
+    "cluster_vgg16": {"feature_source": "imagenet_vgg16"},
+    "cluster_hdbscan": {"cluster_method": "hdbscan"},
+    "cluster_cosine": {"cluster_method": "cosine"},
+}
 
 
 def baseline(scale: str, model: str, dataset: str, seed: int, training: TrainingRecipe | None = None) -> Trial:
@@ -76,47 +86,55 @@ def network(scale: str, model: str) -> Options:
     return {}
 
 
-def codebook(parent: Trial, codes: str = "cluster", **options: Any) -> Trial:
-    """Clusters and representatives that a baseline sees in its training images."""
+def codebook(scale: str, parent: Trial, target: str = "cluster", source: str | None = None) -> Trial:
+    """Clusters and representatives that a baseline sees in its training images; arguments as in `autoencoder`."""
+    codes = "cluster" if target in VARIANTS or target == "identity" else target
+    options = {"feature_source": source or own_source(scale), **VARIANTS.get(target, {})} if codes != "class" else {}
     return Trial.of("codebook", parents={"baseline": parent}, codes=codes, **_like(parent), **options)
 
 
+def own_source(scale: str) -> str:
+    """What is clustered: at paper scale the paper's ImageNet features, elsewhere the baseline's own."""
+    return "imagenet_vgg16" if scale == "paper" else "baseline_penultimate"
+
+
 def autoencoder(
-    scale: str, parent: Trial, target: str = "cluster", encoder_init: str = "scratch", **codes: Any
+    scale: str, parent: Trial, target: str = "cluster", encoder_init: str = "scratch", source: str | None = None
 ) -> Trial:
     """The converting autoencoder of a baseline.
 
     Args:
         scale: gives the length of the training.
         parent: the trial of the baseline.
-        target: "identity", or the codes of the codebook.
+        target: one of TARGETS, CODE_CONTROLS or VARIANTS.
         encoder_init: "scratch" or "baseline".
-        codes: further options of the codebook.
+        source: features that are clustered, None for those of the scale.
     """
-    book = codebook(parent, "cluster" if target == "identity" else target, **codes)
-    settings = {**_like(parent), "training": conversion(_length(parent, AUTOENCODER))}
+    settings = {**_like(parent), "training": conversion(_length(scale, AUTOENCODER))}
     if scale == "smoke":
         settings["decoder_width"] = 0.125
     return Trial.of(
         "autoencoder",
-        parents={"baseline": parent, "codebook": book},
+        parents={"baseline": parent, "codebook": codebook(scale, parent, target, source)},
         target="identity" if target == "identity" else "codes",
         encoder_init=encoder_init,
         **settings,
     )
 
 
-def encodenet(scale: str, parent: Trial, reading: str = "encodenet", target: str = "cluster", **codes: Any) -> Trial:
-    """The classifier that a reading of the paper makes of a baseline."""
+def encodenet(
+    scale: str, parent: Trial, reading: str = "encodenet", target: str = "cluster", source: str | None = None
+) -> Trial:
+    """The classifier that a reading of the paper makes of a baseline; `target`, `source` as in `autoencoder`."""
     chosen = READINGS[reading]
-    encoder = autoencoder(scale, parent, target, chosen.encoder_init, **codes)
-    return second_stage(parent, encoder, chosen.stage2, chosen.head_init)
+    encoder = autoencoder(scale, parent, target, chosen.encoder_init, source)
+    return second_stage(scale, parent, encoder, chosen.stage2, chosen.head_init)
 
 
-def second_stage(parent: Trial, encoder: Trial, stage2: str, head_init: str = "fresh") -> Trial:
+def second_stage(scale: str, parent: Trial, encoder: Trial, stage2: str, head_init: str = "fresh") -> Trial:
     """A head on a trained encoder: as long for every encoder of one baseline."""
     lr = 0.1 if stage2.startswith("frozen") else 0.01
-    training = classification(_length(parent, SECOND), lr)
+    training = classification(_length(scale, SECOND), lr)
     settings = {**_like(parent), "training": training}
     return Trial.of("second_stage", parents={"encoder": encoder}, stage2=stage2, head_init=head_init, **settings)
 
@@ -143,23 +161,21 @@ def extra_cost(scale: str, parent: Trial) -> float:
     return extra / training_flops(parent.settings, kept, 0)  # type: ignore[arg-type]
 
 
-def baseline_warm(parent: Trial) -> Trial:
+def baseline_warm(scale: str, parent: Trial) -> Trial:
     """The baseline fine-tuned as the second stage does, without any autoencoder."""
-    return second_stage(parent, parent, "finetune", "kept")
+    return second_stage(scale, parent, parent, "finetune", "kept")
 
 
-def head_only(parent: Trial) -> Trial:
+def head_only(scale: str, parent: Trial) -> Trial:
     """A fresh head on the baseline's own frozen encoder."""
-    return second_stage(parent, parent, "frozen")
+    return second_stage(scale, parent, parent, "frozen")
 
 
-def subclass(parent: Trial) -> Trial:
-    """Cross-entropy on the sub-classes, then the literal second stage: the labels of the codes without any image."""
-    about: Any = parent.settings
-    length = _length(parent, AUTOENCODER)
-    settings = {**_like(parent), "training": _stretched(about.training, length)}
-    made = Trial.of("subclasses", parents={"baseline": parent, "codebook": codebook(parent)}, **settings)
-    return second_stage(parent, made, "frozen")
+def subclass(scale: str, parent: Trial, stage2: str = "frozen", source: str | None = None) -> Trial:
+    """Cross-entropy on the sub-classes, then the second stage: the labels that the codes carry, without any image."""
+    book = codebook(scale, parent, source=source)
+    made = Trial.of("subclasses", parents={"baseline": parent, "codebook": book}, **_like(parent))
+    return second_stage(scale, parent, made, stage2)
 
 
 def _like(parent: Trial) -> dict[str, Any]:
@@ -167,9 +183,11 @@ def _like(parent: Trial) -> dict[str, Any]:
     return {name: getattr(parent.settings, name) for name in ClassifierConfig.model_fields}
 
 
-def _length(parent: Trial, stated: int) -> int:
-    about: Any = parent.settings
-    return max(1, int(about.training.epochs * stated / BASELINE + 0.5))
+def _length(scale: str, stated: int) -> int:
+    """Epochs at a scale: as stated at paper scale, elsewhere the same share of the baseline's."""
+    if scale == "smoke":
+        return SMOKE_LENGTHS[stated]
+    return stated if scale == "paper" else max(1, int(cifar.SIZES[scale].epochs * stated / BASELINE + 0.5))
 
 
 def _stretched(training: TrainingRecipe, epochs: int) -> TrainingRecipe:

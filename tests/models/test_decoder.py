@@ -1,0 +1,56 @@
+"""EncodeNet's decoders: counts and operations of the spec's table, images out, sides that do not meet."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from efflib.models import count_parameters
+from efflib.models.decoder import Decoder
+
+# Spec, section 3: channels and side of the encoder's map, bottleneck, parameters, MACs in millions.
+TABLE = [
+    (512, 4, "map", 1_550_915, 228.3),
+    (64, 8, "map", 149_571, 96.1),
+    (2048, 4, "map", 2_600_515, 245.0),
+    (64, 8, "pooled", 674_499, 77.5),
+    (512, 4, "pooled", 2_509_507, 79.4),
+    (2048, 4, "pooled", 8_800_963, 85.7),
+]
+
+
+def encoded(channels, side, bottleneck, batch=1):
+    return torch.zeros(batch, channels, side, side) if bottleneck == "map" else torch.zeros(batch, channels)
+
+
+@pytest.mark.parametrize(("channels", "side", "bottleneck", "parameters", "macs"), TABLE)
+def test_counts_of_the_spec(channels, side, bottleneck, parameters, macs):
+    decoder = Decoder(channels, side, 32, bottleneck).eval()
+    assert count_parameters(decoder) == parameters
+    with FlopCounterMode(display=False) as counter:
+        images = decoder(encoded(channels, side, bottleneck))
+    assert counter.get_total_flops() / 2e6 == pytest.approx(macs, abs=0.05)
+    assert images.shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize("bottleneck", ["map", "pooled"])
+@pytest.mark.parametrize(("map_side", "side", "colours"), [(2, 8, 1), (4, 64, 3), (8, 32, 3), (32, 32, 3)])
+def test_images_of_any_size_in_zero_to_one(bottleneck, map_side, side, colours):
+    decoder = Decoder(24, map_side, side, bottleneck, width=0.125, image_channels=colours)
+    images = decoder(torch.randn_like(encoded(24, map_side, bottleneck, batch=3)))
+    assert images.shape == (3, colours, side, side)
+    assert (images >= 0).all() and (images <= 1).all()
+    images.sum().backward()
+    assert all(parameter.grad is not None for parameter in decoder.parameters())
+
+
+@pytest.mark.parametrize(("map_side", "side"), [(3, 32), (8, 4), (6, 40)])
+def test_sides_that_do_not_meet_say_so(map_side, side):
+    with pytest.raises(ValueError, match=f"side {map_side} and the images {side}.*bottleneck='pooled'"):
+        Decoder(64, map_side, side)
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError, match="unknown value of bottleneck: 'pool'.*Did you mean 'pooled'"):
+        Decoder(64, 8, bottleneck="pool")
+    with pytest.raises(ValueError, match="width must be a positive number"):
+        Decoder(64, 8, width=0)
