@@ -11,6 +11,10 @@ from typing import Any
 
 from efflib.trials.recipes import Config, get_recipe, resolve
 
+# Settings that tell trials of one recipe apart, for people; the later ones where they are not at their default.
+_SHOWN = ("model", "dataset", "method", "masking_ratio", "conv_index", "seed")
+_CHOSEN = ("codes", "k", "feature_source", "target", "encoder_init", "stage2", "head_init", "options")
+
 
 def digest(value: Any) -> str:
     """16 hex digits naming a JSON value, independent of key order."""
@@ -76,14 +80,20 @@ class Trial:
     @property
     def label(self) -> str:
         """Short text for progress bars and lists."""
-        shown = ("model", "dataset", "method", "masking_ratio", "conv_index", "seed")
-        return " ".join([self.recipe, *(f"{k}={self.config[k]}" for k in shown if self.config.get(k) is not None)])
+        found = {name: self.config[name] for name in _SHOWN if self.config.get(name) is not None}
+        chosen = self.settings.model_dump(mode="json", exclude_defaults=True)
+        found |= {name: chosen[name] for name in _CHOSEN if name in chosen}
+        return " ".join([self.recipe, *(f"{name}={_said(value)}" for name, value in found.items())])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Trial) and self.identity == other.identity
 
     def __hash__(self) -> int:
         return hash(self.identity)
+
+
+def _said(value: Any) -> str:
+    return ",".join(f"{k}:{v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
 
 
 def _agree(a: Any, b: Any) -> bool:
