@@ -20,7 +20,7 @@ from efflib.trials.trial import Trial
 # Epochs of the paper's baseline and autoencoder (section 4.1) and of our second stage; shorter runs keep 3 : 5 : 1.
 BASELINE, AUTOENCODER, SECOND = 300, 500, 100
 # Smoke gives up the proportion: a shorter autoencoder, and a second stage of more than a few dozen steps.
-SMOKE_LENGTHS = {AUTOENCODER: 8, SECOND: 8}
+SMOKE_LENGTHS = {AUTOENCODER: 6, SECOND: 8}
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ def distillation_training(scale: str) -> TrainingRecipe | None:
 
 
 def network(scale: str, model: str) -> Options:
-    """Options of a network at a scale, over those of `cifar.SIZES`: a ResNet50 halves the images at smoke scale."""
+    """Options of a network at a scale, over those of `cifar.SIZES`: smoke's ResNet50s shrink the images at the stem."""
     if scale == "smoke" and model.startswith("resnet50"):
-        return {"stem": "cifar_pool", "width": 0.125}
+        return {"stem": "imagenet", "width": 0.125}
     return {}
 
 
