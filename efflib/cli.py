@@ -172,12 +172,16 @@ def data(
     Real sets are looked up under the environment variable EFFLIB_DATA, in their official formats or as image-folder
     archives such as cifar10.tar.gz.
     """
-    from efflib.data import available, list_datasets, load_dataset, where
+    from efflib.data import available, find_names, list_datasets, load_dataset, load_names, where
 
     if name is None:
+        absent = "not here; `efflib data {} --download` fetches it"
         for each in list_datasets():
-            here = where(each) if available(each) else f"not here; `efflib data {each} --download` fetches it"
-            typer.echo(f"{each:<14} {here}")
+            typer.echo(f"{each:<14} {where(each) if available(each) else absent.format(each)}")
+        typer.echo(f"{'names':<14} {find_names() or absent.format('names')}")
+    elif name == "names":  # text, of which every table cuts its own parts
+        text = load_names(download=download)
+        typer.echo(f"{name:<14} {len(text):,} names, variant {text.variant}, {text.fingerprint[:12]}")
     else:
         for split in ("train", "test"):
             found = load_dataset(name, split, download=download)

@@ -63,7 +63,7 @@ def saliency(
     _choice("reduce", reduce, REDUCTIONS)
     if method == "gradcam":
         return grad_cam(model, images, layer, target, score)
-    values, gradient = _activation_and_gradient(model, images, None if method == "input_grad" else layer, target, score)
+    values, gradient = activation_and_gradient(model, images, None if method == "input_grad" else layer, target, score)
     if method == "input_grad":
         return gradient.abs().amax(dim=1).float()
     signal = gradient * values if method == "grad_x_act" else gradient
@@ -91,7 +91,7 @@ def grad_cam(
 
     Source: Selvaraju et al. 2017, Eq. 1 and 2.
     """
-    values, gradient = _activation_and_gradient(model, images, layer, target, score)
+    values, gradient = activation_and_gradient(model, images, layer, target, score)
     return _resize(gradcam_map(values, gradient).float(), images)
 
 
@@ -142,7 +142,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def _activation_and_gradient(
+def activation_and_gradient(
     model: nn.Module, images: Tensor, layer: Layer | None, target: Target, score: str
 ) -> tuple[Tensor, Tensor]:
     """Feature map of a layer (the image itself for None) and the score's gradient there."""

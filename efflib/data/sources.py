@@ -166,7 +166,12 @@ def find_source(known: RealSet, root: str | os.PathLike | None = None) -> Source
     return None
 
 
-def _roots(root: str | os.PathLike | None) -> list[Path]:
+def roots(root: str | os.PathLike | None) -> list[Path]:
+    """Folders in which files are looked for: `root` or EFFLIB_DATA, and the downloads.
+
+    Raises:
+        DataNotFound: `root` or EFFLIB_DATA is no folder.
+    """
     given, origin = (root, "root") if root is not None else (os.environ.get("EFFLIB_DATA"), "EFFLIB_DATA")
     if not given:
         return [downloads_folder()]
@@ -177,7 +182,7 @@ def _roots(root: str | os.PathLike | None) -> list[Path]:
 
 
 def _places(known: RealSet, root: str | os.PathLike | None) -> list[Path]:
-    return [place for base in _roots(root) for place in (base, *(base / sub for sub in (known.name, *known.folders)))]
+    return [place for base in roots(root) for place in (base, *(base / sub for sub in (known.name, *known.folders)))]
 
 
 def _find_pickles(known: RealSet, place: Path) -> dict[str, tuple[Path, ...]]:
@@ -264,7 +269,7 @@ def _not_found(known: RealSet, root: str | os.PathLike | None, why: str) -> str:
         f"{known.title} was not found.\n"
         f"  looked for: {files}, {folder}{known.name}-train.tar.gz + {known.name}-test.tar.gz, "
         f"{known.name}.tar.gz or {known.name}/train/<class>/\n"
-        f"  looked in: {', '.join(str(place) for place in _roots(root))}{unset}\n"
+        f"  looked in: {', '.join(str(place) for place in roots(root))}{unset}\n"
         f"  {why}\n"
         f"  to get it: efflib data {known.name} --download, or set EFFLIB_DATA to a folder that holds it"
     )

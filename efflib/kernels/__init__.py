@@ -2,6 +2,7 @@
 
 from efflib.kernels.attention_loss import attention_loss
 from efflib.kernels.augment import augment
+from efflib.kernels.fake_quantize import fake_quantize
 from efflib.kernels.gradcam_map import gradcam_map
 from efflib.kernels.guided_attention import guided_attention
 from efflib.kernels.hcl_loss import hcl_loss
@@ -12,6 +13,7 @@ from efflib.kernels.softmax_stats import softmax_stats
 __all__ = [
     "attention_loss",
     "augment",
+    "fake_quantize",
     "gradcam_map",
     "guided_attention",
     "hcl_loss",

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 # The families register their models when imported.
-from efflib.models import attention, mobilenet, resnet, resnet_cifar, shufflenet, vgg, wide_resnet
+from efflib.models import (
+    attention,
+    mnist_cnn,
+    mobilenet,
+    names_decoder,
+    resnet,
+    resnet_cifar,
+    shufflenet,
+    vgg,
+    wide_resnet,
+)
 from efflib.models.measure import Features, convolutions, count_macs, count_parameters, evaluating, features, onward
+from efflib.models.mnist_cnn import batch_statistics, recalibrate_batch_norm
 from efflib.models.registry import create_model, list_models
 
 __all__ = [
     "Features",
     "attention",
+    "batch_statistics",
     "convolutions",
     "count_macs",
     "count_parameters",
@@ -17,8 +29,11 @@ __all__ = [
     "evaluating",
     "features",
     "list_models",
+    "mnist_cnn",
     "mobilenet",
+    "names_decoder",
     "onward",
+    "recalibrate_batch_norm",
     "resnet",
     "resnet_cifar",
     "shufflenet",

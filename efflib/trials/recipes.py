@@ -41,7 +41,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A registered recipe. `parents` names the roles a trial of it needs; `data` tells which splits it reads."""
+    """A registered recipe.
+
+    `parents` names the roles a trial of it needs; `data` tells which splits it reads; `precision` is the only one it
+    runs in, None for whatever the machine does best.
+    """
 
     name: str
     version: int
@@ -51,6 +55,7 @@ class Recipe:
     parents: tuple[str, ...]
     data: Callable[[Any], list[tuple[str, str]]]
     flops: Callable[[Any], float]
+    precision: str | None = None
 
     @property
     def module(self) -> str:
@@ -65,6 +70,7 @@ _HOMES = (
     "efflib.papers.bimask.curricula",
     "efflib.papers.pkgd.recipes",
     "efflib.papers.encodenet.recipes",
+    "efflib.papers.safety.recipes",
 )
 
 
@@ -76,6 +82,7 @@ def recipe(
     flops: Callable[[Any], float],
     data: Callable[[Any], list[tuple[str, str]]],
     parents: tuple[str, ...] = (),
+    precision: str | None = None,
 ) -> Callable[[Callable[[Any, Context], Outcome]], Callable[[Any, Context], Outcome]]:
     """Register a function (config, context) -> Outcome as a recipe.
 
@@ -88,12 +95,13 @@ def recipe(
         flops: estimated floating-point operations of a configuration, for plans.
         data: configuration -> [(data set, split), ...] that it reads.
         parents: roles of the trials it needs, e.g. ("baseline",).
+        precision: the only one it runs in ("fp32"), whatever precision a run asks for; None follows the run.
     """
 
     def register(run: Callable[[Any, Context], Outcome]) -> Callable[[Any, Context], Outcome]:
         if name in _RECIPES and _RECIPES[name].module != run.__module__:
             raise ValueError(f"recipe {name!r} is registered by {_RECIPES[name].module} already")
-        _RECIPES[name] = Recipe(name, version, config, run, canary, parents, data, flops)
+        _RECIPES[name] = Recipe(name, version, config, run, canary, parents, data, flops, precision)
         return run
 
     return register

@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from efflib.data import load_dataset
+from efflib.data import Names, embedded_names, load_dataset, load_names
 from efflib.training import ForeignCheckpoint, pick_device, pick_precision
 from efflib.trials.freshness import canary
 from efflib.trials.provenance import commit, provenance, source_hash
@@ -135,7 +135,12 @@ def summary(record: Record) -> str:
 def key_of(trial: Trial, machine: Machine) -> str:
     """The key under which this machine's record of a trial is kept."""
     parents = {role: key_of(parent, machine) for role, parent in trial.parents.items()}
-    return trial.key(data_used(trial).fingerprint, machine.precision, parents)
+    return trial.key(data_used(trial).fingerprint, precision_of(trial, machine), parents)
+
+
+def precision_of(trial: Trial, machine: Machine) -> str:
+    """The precision a trial runs in: its recipe's own, if it has one, else the machine's."""
+    return get_recipe(trial.recipe).precision or machine.precision
 
 
 def data_used(trial: Trial) -> DataUsed:
@@ -143,10 +148,14 @@ def data_used(trial: Trial) -> DataUsed:
     return _data_used(tuple(get_recipe(trial.recipe).data(trial.settings)), os.environ.get("EFFLIB_DATA"))
 
 
+# Lists of names have no splits of their own: a trial cuts the text as its settings say.
+_TEXTS: dict[str, Callable[[], Names]] = {"names": load_names, "embedded_names": embedded_names}
+
+
 @lru_cache(maxsize=64)
 def _data_used(splits: tuple[tuple[str, str], ...], root: str | None) -> DataUsed:
     # Remembered per process and root: every key needs it, and reading a whole set takes up to a second.
-    sets = [load_dataset(name, split) for name, split in splits]
+    sets = [_TEXTS[name]() if name in _TEXTS else load_dataset(name, split) for name, split in splits]
     fingerprint = sets[0].fingerprint if len(sets) == 1 else digest([data.fingerprint for data in sets])
     return DataUsed(name=sets[0].name, fingerprint=fingerprint, variant=sets[0].variant)
 
@@ -207,7 +216,8 @@ def execute(
     parents = {role: _parent(each, store, machine, progress, replace) for role, each in trial.parents.items()}
     weights = {role: state for role, (_, state, _) in parents.items()}
     checkpoint = store.checkpoint_path(key)
-    context = Context(str(machine.device), machine.precision, checkpoint, weights, progress, trial.label)
+    precision = precision_of(trial, machine)
+    context = Context(str(machine.device), precision, checkpoint, weights, progress, trial.label)
     started = time.perf_counter()
     _reset_peak(machine.device)
     outcome, failure = _outcome(trial, context, [f"{role}: {why}" for role, (_, _, why) in parents.items() if why])
@@ -221,7 +231,7 @@ def execute(
         parents={role: key_of(parent, machine) for role, parent in trial.parents.items()},
         parent_weights={role: sha for role, (sha, _, _) in parents.items() if sha},
         dataset=data_used(trial),
-        precision=machine.precision,
+        precision=precision,
         status="failed" if failure else "ok",
         failure=failure,
         metrics=outcome.metrics if outcome else {},

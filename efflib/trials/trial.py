@@ -13,7 +13,10 @@ from efflib.trials.recipes import Config, get_recipe, resolve
 
 # Settings that tell trials of one recipe apart, for people; the later ones where they are not at their default.
 _SHOWN = ("model", "dataset", "method", "masking_ratio", "conv_index", "seed")
-_CHOSEN = ("codes", "k", "feature_source", "target", "encoder_init", "stage2", "head_init", "options")
+_CHOSEN = (
+    "codes", "k", "feature_source", "target", "encoder_init", "stage2", "head_init", "preset", "preserve", "gamma",
+    "protocol", "options",
+)  # fmt: skip
 
 
 def digest(value: Any) -> str:
