@@ -163,6 +163,7 @@ def test_listing_planning_and_status_need_nothing(efflib):
     assert code == 0
     lines = {line.split()[0]: line for line in out.splitlines()}
     assert "embedded" in lines["digits"] and "--download" in lines["cifar10"]
+    assert "efflib data names --download" in lines["names"]
 
 
 def test_the_audit_and_the_ledger_are_printed(efflib):
@@ -175,6 +176,15 @@ def test_one_set_is_shown_with_its_fingerprint(efflib):
     code, out, _ = efflib("data", "digits")
     assert code == 0
     assert "(1257, 8, 8, 1)" in out and "(360, 8, 8, 1)" in out and "embedded" in out
+
+
+def test_names_are_shown_or_missed(efflib, tmp_path, monkeypatch):
+    code, _, err = efflib("data", "names")
+    assert code == 2 and "names.txt" in err and "Traceback" not in err
+    (tmp_path / "names.txt").write_text("emma\nava\n")
+    monkeypatch.setenv("EFFLIB_DATA", str(tmp_path))
+    code, out, _ = efflib("data", "names")
+    assert code == 0 and "2 names, variant unverified" in out
 
 
 def save_one(status="ok", **changes) -> Record:

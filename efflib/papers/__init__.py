@@ -12,10 +12,10 @@ from typing import Any
 PAPERS = {
     "bimask": "BIMask Learning: A Saliency-Guided Masked Training",
     "encodenet": "EncodeNet: Boosting DNN Accuracy with Entropy-driven Generalized Converting Autoencoder",
+    "safety": "Optimizing Deep Neural Networks using Safety-Guided Self Compression",
     "pkgd": "Focusing on Significant Guidance: Preliminary Knowledge Guided Distillation",
 }
 COMING = {
-    "safety": "Optimizing Deep Neural Networks using Safety-Guided Self Compression",
     "diswot": "DisWOT with layer-wise relevance propagation and cosine similarity (thesis)",
 }
 

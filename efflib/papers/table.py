@@ -127,6 +127,8 @@ class Table:
         choices: name of a choice -> its allowed values (an empty tuple allows any).
         notes: remarks for the reader, e.g. what a scale leaves out.
         across: keys of a cell that the printed table shows as columns; the others are its rows.
+        page: name of the notebook that shows it, where that is not the id: a column of another unit stands on its
+            table's page.
         measures: metrics of the records that a page shows. The first is the headline: gains are made of it, and
             printed cells without a stated selection are compared with it.
     """
@@ -141,6 +143,7 @@ class Table:
     notes: tuple[str, ...] = ()
     across: tuple[str, ...] = ("dataset", "method")
     measures: tuple[str, ...] = SELECTIONS
+    page: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.measures, tuple) or not self.measures:

@@ -223,8 +223,9 @@ class TablePage:
 
     def repeat(self, scale: str = "tiny") -> Any:
         """One copyable line that repeats this table with papermill."""
-        name = f"{self.table.paper}/{self.table.id}"
-        line = f"papermill notebooks/{name}.ipynb {self.table.id}.ipynb -p scale {scale} -y 'seeds: [0, 1, 2, 3, 4]'"
+        page = self.table.page or self.table.id
+        source = f"notebooks/{self.table.paper}/{page}.ipynb"
+        line = f"papermill {source} {page}.ipynb -p scale {scale} -y 'seeds: [0, 1, 2, 3, 4]'"
         return _markdown(f"```bash\n{line}\n```")
 
     def show_scale(self) -> TableComparison:

@@ -105,7 +105,8 @@ def _heat_cell(row: Mapping[str, Any], linked: bool) -> str:
     claims = {name: count for name, count in row["claims"].items() if count and name != "not run"}
     shade = _shade(decided, claims, row["measured"], row.get("worse", LOWER))
     name = escape(row["table"])
-    title = f'<a href="executed/{escape(row["paper"])}/{name}.html">{name}</a>' if linked else name
+    page = escape(row.get("page", row["table"]))
+    title = f'<a href="executed/{escape(row["paper"])}/{page}.html">{name}</a>' if linked else name
     verdicts = sum(decided.values())
     smaller = row["measured"] - verdicts  # `measured` counts the decided ones too
     numbers = [f"{row['printed']} numbers", f"{verdicts} with a verdict", f"{smaller} measured smaller"]

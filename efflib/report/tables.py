@@ -381,6 +381,7 @@ def _ledger_row(table: Any, results: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "paper": printed.paper,
         "table": printed.id,
+        "page": getattr(table, "page", "") or printed.id,
         "title": getattr(table, "title", printed.caption),
         "printed": len(decided),
         **{name: verdicts[name] for name in CELL_VERDICTS},

@@ -69,7 +69,7 @@ def test_every_3x3_convolution_is_blurred_and_no_1x1():
     assert len(blurred_layers(create_model("resnet18", 10))) == 17  # the stem and two in each of eight blocks
     assert len(blurred_layers(create_model("wrn_52_2", 10))) == 49
     assert len(blurred_layers(create_model("resnet18", 10, stem="imagenet"))) == 17  # its stem is 7x7
-    for name in list_models():
+    for name in {*list_models()} - {"names_decoder"}:  # it reads text
         layers = blurred_layers(create_model(name, 10, width=0.25))
         assert layers and all(layer.kernel_size != (1, 1) for layer in layers), name
 

@@ -135,7 +135,8 @@ def test_full_sizes_change_nothing_and_small_ones_do(train):
     assert not torch.equal(plain["conv1.weight"], small["conv1.weight"])
 
 
-@pytest.mark.parametrize("name", list_models())
+# One reads images of 28 pixels only, the other text.
+@pytest.mark.parametrize("name", sorted({*list_models()} - {"mnist_cnn", "names_decoder"}))
 def test_every_network_takes_the_small_images(name):
     images = load_dataset("objects32", "test").take(range(1))
     with seeded(0):

@@ -44,7 +44,7 @@ def test_layers_are_the_stem_the_blocks_and_the_classifier():
     assert {id(parameter) for parameter in first} == {id(parameter) for parameter in resnet.stage1[0].parameters()}
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", sorted({*list_models()} - {"names_decoder"}))  # it reads text
 def test_every_parameter_of_every_network_is_in_one_layer(name):
     with torch.device("meta"):
         model = create_model(name, 10)

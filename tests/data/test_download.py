@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from efflib.data import DataNotFound, available, download_dataset, load_dataset, sets
+from efflib.data import DataNotFound, available, download_dataset, load_dataset, load_names, names, sets
 from efflib.data.download import DownloadError, fetch
 
 GOOD = bytes(range(256)) * 40
@@ -219,3 +219,44 @@ def test_official_addresses_and_sums_are_torchvisions():
     for name, (url, md5) in sets.MNIST.downloads.items():
         assert f'("{name}", "{md5}")' in mnist
         assert f'"{url.removesuffix(name)}"' in mnist
+
+
+@pytest.fixture
+def names_remote(server, monkeypatch):
+    """makemore's list on the local server; returns its content."""
+    content = b"emma\nolivia\nava"
+    monkeypatch.setattr(names, "URL", f"{server}/names")
+    monkeypatch.setattr(names, "MD5", md5(content))
+    monkeypatch.setattr(names, "SHA256", hashlib.sha256(content).hexdigest())
+    monkeypatch.delenv("EFFLIB_OFFLINE")
+    Handler.extra = {"/names": content}
+    return content
+
+
+def test_names_are_downloaded_once(names_remote, places):
+    found = load_names()
+    assert (found.names, found.variant) == (("emma", "olivia", "ava"), "official")
+    assert load_names() == found
+    assert Handler.served == ["/names"] and not list(places[0].iterdir())
+    assert (places[1] / "downloads" / "names.txt").read_bytes() == names_remote
+
+
+@pytest.mark.parametrize("damage", [lambda c: PAGE, lambda c: c[:-2], lambda c: c[:-1] + b"e"])
+def test_a_failed_download_of_names_is_one_clear_error(damage, names_remote, places):
+    Handler.extra = {"/names": damage(names_remote)}
+    with pytest.raises(DataNotFound, match=r"(?s)names\.txt.*download failed: .*/names.*efflib data names --download"):
+        load_names()
+    assert not list((places[1] / "downloads").iterdir())
+
+
+def test_names_are_not_downloaded_where_that_is_forbidden(names_remote, monkeypatch):
+    with pytest.raises(DataNotFound, match="download=False"):
+        load_names(download=False)
+    monkeypatch.setenv("EFFLIB_OFFLINE", "1")
+    with pytest.raises(DataNotFound, match="EFFLIB_OFFLINE is set"):
+        load_names()
+    assert not Handler.served
+
+
+def test_the_address_of_the_names():
+    assert names.URL == "https://raw.githubusercontent.com/karpathy/makemore/master/names.txt"

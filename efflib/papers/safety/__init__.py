@@ -1,1 +1,9 @@
-"""Safety-guided self compression: printed numbers, references, the drift of the optimiser, audit."""
+"""Safety-guided self compression: printed numbers, references, trial grids, claims, audit and the drift check."""
+
+from efflib.papers.safety.audit import findings
+from efflib.papers.safety.tables import PRINTED as printed
+from efflib.papers.safety.tables import tables
+
+title = "Optimizing Deep Neural Networks using Safety-Guided Self Compression"
+
+__all__ = ["findings", "printed", "tables", "title"]

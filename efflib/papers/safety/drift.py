@@ -26,6 +26,7 @@ START_BITS = 32.0  # of every channel in the released notebooks
 EXPONENT = -8  # of every channel in the released notebooks
 GAMMA = 0.1  # weight of Q in the released notebooks
 OPTIMISERS = ("adam", "adamw")
+_LARGEST = 1e18
 
 
 @dataclass(frozen=True)
@@ -209,8 +210,8 @@ def bits_after(
         (steps + 1,) float32.
 
     Raises:
-        ValueError: a negative number of steps, gradients that are not finite or not as many as steps, or a start that
-            is not positive.
+        ValueError: a negative number of steps, gradients that are not as many as steps or whose squares float32 cannot
+            hold, or a start that is not positive.
     """
     given = _check(steps, gradient, initial_bits)
     single, (beta1, beta2), rate = np.float32, optimiser.betas, optimiser.learning_rate
@@ -325,8 +326,10 @@ def _check(steps: int, gradient: float | Sequence[float], initial_bits: float) -
     if not 0 < initial_bits < math.inf:
         raise ValueError(f"initial_bits={initial_bits}; give a positive, finite number.")
     given = np.asarray(gradient, dtype=np.float64)
-    if given.shape not in ((), (steps,)) or not np.isfinite(given).all():
-        raise ValueError(f"gradient of shape {given.shape}: give one finite number, or one for each of {steps} steps.")
+    if given.shape not in ((), (steps,)):
+        raise ValueError(f"gradient of shape {given.shape}: give one number, or one for each of {steps} steps.")
+    if not (np.abs(given) < _LARGEST).all():  # false for NaN too
+        raise ValueError(f"gradient: give finite numbers below {_LARGEST:g}, whose squares float32 can hold.")
     return np.broadcast_to(given.astype(np.float32), (steps,))
 
 
