@@ -616,7 +616,8 @@ def written_grey(value: float, fact: Mapping[str, Any]) -> float:
 
 def _preserved_images(printed: _Printed) -> Finding:
     fact, counts = printed.facts["selection_code"], printed.facts["mnist_labels"]["counts"]
-    draws = [100 * right_labels(counts, fact, share, seed) for share in (0.005, 0.02, 0.1) for seed in range(7)]
+    uncertain = (0.005, 0.02, 0.1)
+    draws = [100 * right_labels(counts, fact, share, seed) for share in uncertain for seed in range(7)]
     shares = [count / sum(counts) for count in counts]
     expected = 50 * (1 + sum(share**2 for share in shares))
     grey = written_grey(0, fact)
@@ -637,7 +638,8 @@ def _preserved_images(printed: _Printed) -> Finding:
         "if the stored pictures are those that this script writes. Labels of uncertain and diverse images are "
         "collected batch by batch, the images in two lists one after the other: repeating the index logic with MNIST's "
         f"class frequencies leaves {fmean(draws):.0f} % of the labels right ({min(draws):.1f} to {max(draws):.1f} over "
-        f"{len(draws)} draws; half, and chance for the other half, is {expected:.1f} %). Pictures are written as if "
+        f"{len(draws)} draws, with {100 * min(uncertain):g} to {100 * max(uncertain):g} % of the images uncertain; "
+        f"half, and chance for the other half, is {expected:.1f} %). Pictures are written as if "
         f"mean and deviation were {fact['written_mean']:g}: the black background becomes {grey:.3f} grey, {again:+.2f} "
         f"instead of {true:+.2f} after normalisation, and everything brighter than {saturated:.3f} is white. An older "
         f"notebook's preservation accuracy of {min(r['preservation'] for r in rows):.0f} to "

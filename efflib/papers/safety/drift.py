@@ -6,9 +6,11 @@ released notebooks). Adam divides a gradient by its own size, so whatever gamma 
 per step, and the size of the model is a straight line in the number of steps. What is left is rounding: b is a float32
 number, and between 16 and 32 bits the nearest one to 0.001 is 524 units of 2^-19.
 
-`bits_after` repeats the arithmetic of torch.optim.Adam and AdamW operation by operation, in float32 on scalars (tests
-compare bit by bit). Once b is not positive its gradient is 0, as that of the relu in Q. The clamp is left out: below
-about eight bits weights are clipped, the task has a say, and a real run leaves this line.
+`bits_after` repeats torch.optim.Adam and AdamW operation by operation, each correctly rounded to float32. PyTorch
+itself fuses some operations and rounds square roots a little differently on different machines; between 16 and 32 bits,
+where the published sizes lie, rounding b hides that, and both agree bit by bit (tests and the page compare). Once b is
+not positive its gradient is 0, as that of the relu in Q. The clamp is left out: below about eight bits weights are
+clipped, the task has a say, and a real run leaves this line.
 
 Spec: section 5 (drift check), sections 2.2 and 2.4.
 """
@@ -197,8 +199,8 @@ def bits_after(
 ) -> np.ndarray:
     """Bit depth after 0, 1, ..., `steps` steps of an optimiser on a given gradient.
 
-    Every line repeats one operation of torch.optim's single-tensor Adam in float32, in its order; scalars of Python
-    stay float64 until they meet a tensor, as there.
+    The operations are those of torch.optim's single-tensor Adam in float32, in its order; scalars of Python stay
+    float64 until they meet a tensor, as there.
 
     Args:
         steps: number of steps.

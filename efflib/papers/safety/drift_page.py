@@ -275,12 +275,14 @@ def figure(optimiser: Optimiser, initial_bits: float, steps: int, gamma: float) 
         for axes, name in zip(figure.subplots(1, 2), NETWORKS):
             network, own = NETWORKS[name], sizes_after(name, steps, optimiser, initial_bits, gamma)
             line = sizes_after(name, LONGEST)
-            axes.axhspan(0, CLAMP_BITS * network.bytes_per_bit / 1000, color="grey", alpha=0.25, linewidth=0)
+            clamp = CLAMP_BITS * network.bytes_per_bit / 1000
+            label = f"below {CLAMP_BITS} bits: weights are clipped"
+            axes.axhspan(0, clamp, color="grey", alpha=0.25, linewidth=0, label=label)
             for sizes, style, whose in ((line, "C0-", "published"), (own, "C3--", "this page's")):
                 axes.plot(*_thinned(sizes), style, label=f"optimiser alone, {whose} settings")
             if name == DECODER:
                 places = [row["step"] + 1 for row in log], [row["bytes"] / 1000 for row in log]
-                axes.plot(*places, "|", color="C1", label="published log")
+                axes.plot(*places, "o", color="C1", markersize=4, fillstyle="none", label="published log")
             shown = [size for size in published_sizes() if size.network == name]
             for marker, printed in (("D", True), ("s", False)):
                 chosen = [size for size in shown if (size.where == ROMAN[name]) == printed]
