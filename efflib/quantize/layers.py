@@ -41,8 +41,9 @@ class Quantizer(nn.Module):
             ValueError: bits or an exponent that make no sense.
         """
         shape = (self.weight.shape[0], *[1] * (self.weight.ndim - 1))
-        self.bits = nn.Parameter(self.weight.detach().new_full(shape, _finite("bits", bits)))
-        self.exponent = nn.Parameter(_start(self.weight.detach(), bits, exponent).reshape(shape))
+        wide = self.weight.detach().to(torch.promote_types(self.weight.dtype, torch.float32))  # bf16 has no room for b
+        self.bits = nn.Parameter(wide.new_full(shape, _finite("bits", bits)))
+        self.exponent = nn.Parameter(_start(wide, bits, exponent).reshape(shape))
         self.full_outputs, self.full_inputs = self.weight.shape[:2]
         self.register_buffer("kept_outputs", torch.arange(self.full_outputs, device=self.weight.device))
         self.register_buffer("kept_inputs", torch.arange(self.full_inputs, device=self.weight.device))
@@ -212,8 +213,13 @@ def _start(weight: Tensor, bits: float, exponent: Exponent) -> Tensor:
         raise ValueError(unknown("exponent", exponent, ["minmax", "a number"]))
     if not bits > 1:
         raise ValueError(f"exponent='minmax' needs more than 1 bit, got {bits}: the largest code is 2^(bits-1) - 1")
-    largest = weight.double().flatten(1).abs().amax(dim=1).clamp(min=1e-12)  # any step holds a channel of zeros
-    return torch.log2(largest / (2.0 ** (bits - 1) - 1)).to(weight.dtype)
+    # A step for a channel of zeros can be anything.
+    largest, high = weight.flatten(1).abs().amax(dim=1).clamp(min=1e-12), 2.0 ** (bits - 1) - 1
+    start = torch.log2(largest.double() / high).to(weight.dtype)
+    for _ in range(4):  # rounding may put the largest weight a hair beyond the bound, where it would count as clipped
+        above = torch.maximum(start.nextafter(start + 1), start + torch.finfo(start.dtype).eps)
+        start = torch.where(largest * power_of_two(-start) > high, above, start)
+    return start
 
 
 def _finite(what: str, value: float) -> float:

@@ -121,6 +121,8 @@ class Restorer:
     ) -> list[Event]:
         """Compare a score of the whole preservation set and restore bits if it is violated.
 
+        Restored bits change what batch norm sees: recalibrate it before anything else is evaluated.
+
         Args:
             step: for the log.
             score: accuracy in percent or loss in nats, measured in eval mode.

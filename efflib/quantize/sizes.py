@@ -85,7 +85,7 @@ def layer_bits(model: nn.Module) -> dict[str, LayerBits]:
 
 def soft_bytes(model: nn.Module) -> float:
     """Soft size in bytes; no credit for inputs whose channel is dead."""
-    return sum(bits.soft for bits in layer_bits(model).values()) / 8
+    return sum(_row_bits(layer) * layer.full_inputs for layer in required(model).values()) / 8
 
 
 def chain_bytes(model: nn.Module) -> float:
@@ -160,12 +160,17 @@ def _all_params(model: nn.Module) -> int:
     return count
 
 
+def _row_bits(layer: Quantizer) -> float:
+    """Soft bits per input channel, over all rows."""
+    return float(layer.bits.detach().double().relu().sum()) * layer.kernel
+
+
 @torch.no_grad()
 def _layer_bits(model: nn.Module, living: Mapping[str, Survivors]) -> dict[str, LayerBits]:
     found = {}
     for name, layer in required(model).items():
         rows, inputs, widths = living[name]
-        bits = float(layer.bits.double().relu().sum()) * layer.kernel
+        bits = _row_bits(layer)
         tight = int(widths[rows].sum()) * int(inputs.sum()) * layer.kernel
         found[name] = LayerBits(bits * layer.full_inputs, bits * int(inputs.sum()), tight)
     return found
