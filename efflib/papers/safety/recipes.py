@@ -59,7 +59,8 @@ class StepsConfig(Config):
     """Network, data and length of a run that counts steps.
 
     `held` training images (the last ones), or for a list of names the last 5 % of the training stream if it is not 0,
-    are kept for choices. `subset` takes the first training images only. `protocol` orders a list of names.
+    are kept for choices. `subset` takes the first training images only. `protocol` orders a list of names. `every` is
+    more than how often something is noted: the random numbers start anew at each note, so that it is part of the run.
     """
 
     dataset: str
@@ -92,6 +93,8 @@ def training_images(config: StepsConfig) -> tuple[ImageSet, ImageSet | None, Ima
     """(training, held-out or None, test) images; the held-out ones are the last of the training split."""
     train, test = load_dataset(config.dataset, "train"), load_dataset(config.dataset, "test")
     kept = len(train) - config.held
+    if kept < 1:
+        raise ValueError(f"held={config.held} of the {len(train)} training images of {config.dataset} leaves none")
     held = train.take(range(kept, len(train))) if config.held else None
     return train.take(range(min(kept, config.subset or kept))), held, test
 
@@ -162,7 +165,7 @@ def _told(config: StepsConfig, log: Log, model: nn.Module, task: ImageTask | Tex
 
 
 class FloatConfig(StepsConfig):
-    """The network itself, trained as its compressed twin is: same batches per step, optimiser and length."""
+    """The network itself, trained as its compressed twins are: same initial weights, batches, optimiser and length."""
 
     optimiser: Literal["adam", "adamw"] = "adam"
     lr: float = Field(default=1e-3, gt=0)
@@ -269,8 +272,18 @@ class CompressionConfig(StepsConfig):
         if self.preserve == "extra_batch" and self.restoration is not None:
             raise ValueError("preserve='extra_batch' watches nothing: restoration=None")
         if self.restoration is not None:
-            Restoration(**_as_rule(self.restoration))
+            self._check_rule(self.restoration)
         return self
+
+    def _check_rule(self, given: dict[str, Any]) -> None:
+        try:
+            rule = Restoration(**_as_rule(given))
+        except TypeError as problem:
+            names = ", ".join(field.name for field in fields(Restoration))
+            raise ValueError(f"restoration={given}: {problem}; its settings are {names}") from None
+        if rule.higher_is_better == self.text:
+            score = "a loss, lower is better" if self.text else "an accuracy, higher is better"
+            raise ValueError(f"restoration: the score of {self.dataset} is {score}: higher_is_better={not self.text}")
 
 
 def _as_rule(fields_of: Mapping[str, Any]) -> dict[str, Any]:
@@ -320,8 +333,6 @@ class Compression(Hooks):
         self.preset = preset_of(config)
         self.dead = DeadChannels(model)
         self.restorer = Restorer(model, self.preset.restoration, self.dead, config.seed)
-        self.optimiser: torch.optim.Optimizer | None = None
-        self._told = 0
 
     def around(self, model: nn.Module) -> AbstractContextManager[None]:
         return quantized_once(model)
@@ -355,8 +366,7 @@ class Compression(Hooks):
     def _sensitivity(self, model: nn.Module, step: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(self.config.seed + step)
         count = SENSITIVITY // WINDOW if self.config.text else SENSITIVITY
-        found = bit_gradients(model, self.task.loss(model, self.preserved_batch(generator, count)))
-        return found
+        return bit_gradients(model, self.task.loss(model, self.preserved_batch(generator, count)))
 
     def measured(self, model: nn.Module) -> dict[str, float]:
         dead = sum(int(rows.sum()) for rows in self.dead.dead().values())
@@ -371,17 +381,14 @@ class Compression(Hooks):
         return told
 
     def events(self) -> list[dict[str, Any]]:
-        new = self.restorer.events[self._told :]
-        self._told = len(self.restorer.events)
-        return [asdict(event) for event in new]
+        return [asdict(event) for event in self.restorer.events]
 
     def state(self) -> dict[str, Any]:
-        return {"restorer": self.restorer.state_dict(), "dead": self.dead.state_dict(), "told": self._told}
+        return {"restorer": self.restorer.state_dict(), "dead": self.dead.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.restorer.load_state_dict(state["restorer"])
         self.dead.load_state_dict(state["dead"])
-        self._told = state["told"]
 
 
 def _black(dataset: str) -> float:
@@ -501,8 +508,8 @@ def exported(model: nn.Module, task: ImageTask | TextTask) -> dict[str, Any]:
         tightened_soft_bytes: soft size after tightening. file_bytes and its parts, as measured on disk. tightened_test:
         the headline after tightening, which must not differ.
     """
-    small = copy.deepcopy(model).float()
     task.recalibrate(model)
+    small = copy.deepcopy(model).float()
     tighten(small)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.packed"

@@ -7,6 +7,7 @@ share the loop below; a `Task` knows how to draw and how to measure.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -58,7 +59,9 @@ class Log:
 class Schedule:
     """How long, how often, how fast.
 
-    steps: optimiser steps. every: steps between two notes. factor: of all learning rates in a step, counting from 0.
+    steps: optimiser steps. every: steps between two notes; each stretch between two notes has random numbers of its
+    own, so that another `every` is another run, with other batches. factor: of all learning rates in a step, counting
+    from 0.
     """
 
     steps: int
@@ -90,7 +93,7 @@ class Hooks:
         return {}
 
     def events(self) -> list[dict[str, Any]]:
-        """What happened since this was last asked."""
+        """What happened since the start of the run, as far as is known now."""
         return []
 
     def state(self) -> dict[str, Any]:
@@ -124,7 +127,7 @@ def run_steps(
         schedule: length, notes and rates.
         batch_size: examples per step.
         seed: of the batches; each stretch between two notes has a generator of its own, so that an interrupted run
-            repeats an unbroken one from its last note.
+            repeats an unbroken one from its last note. What the hooks draw does not change the batches.
         hooks: further loss terms and what happens between steps.
         checkpoint: file to resume from and to write at every note, or None.
         identity: what the checkpoint belongs to.
@@ -150,7 +153,7 @@ def run_steps(
             log.seconds += time.perf_counter() - begun
             log.steps = end
             log.rows.append({"step": end, "seconds": log.seconds, **means, **_measured(model, task, hooks)})
-            log.events += hooks.events()
+            log.events = hooks.events()
             bar.update(end - start)
             if checkpoint is not None:
                 _save(model, optimiser, hooks, log, Path(checkpoint), identity)
@@ -172,31 +175,37 @@ def _stretch(
     precision: str,
 ) -> dict[str, float]:
     """Steps from one note to the next; the mean of every loss term."""
-    generator = torch.Generator().manual_seed(derived_seed(seed, span[0], "steps"))
+    # Two sources: whatever the hooks draw, all runs of one seed see the same batches.
+    own, other = (torch.Generator().manual_seed(derived_seed(seed, span[0], use)) for use in ("steps", "hooks"))
     first = next(model.parameters())
     device, dtype = first.device, first.dtype
     totals: dict[str, Tensor] = {}
+    losses: list[Tensor] = []  # looked at once per stretch: looking at every step would make a GPU wait
     model.train()
     for step in range(*span):
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * schedule.factor(step)
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
         with autocast, hooks.around(model):
-            terms = {"task": task.loss(model, task.batch(generator, batch_size)), **hooks.terms(model, generator)}
+            terms = {"task": task.loss(model, task.batch(own, batch_size)), **hooks.terms(model, other)}
         total = torch.stack([term.to(dtype) for term in terms.values()]).sum()
         optimiser.zero_grad(set_to_none=True)
         total.backward()
         optimiser.step()
         for name, term in {**terms, "loss": total}.items():
             totals[name] = totals.get(name, 0) + term.detach()
+        losses.append(total.detach())
         hooks.stepped(model, optimiser, step + 1)
-    means = {f"train_{name}": float(value) / (span[1] - span[0]) for name, value in totals.items()}
-    if not torch.isfinite(torch.tensor(means["train_loss"])):
-        raise FloatingPointError(
-            f"the training loss is {means['train_loss']} between steps {span[0]} and {span[1]}: the run diverged; "
-            "lower the learning rate"
-        )
-    return means
+    _check_finite(torch.stack(losses).tolist(), span[0])
+    return {f"train_{name}": float(value) / (span[1] - span[0]) for name, value in totals.items()}
+
+
+def _check_finite(losses: list[float], start: int) -> None:
+    for step, loss in enumerate(losses, start=start + 1):
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the training loss is {loss} in step {step}: the run diverged; lower the learning rate"
+            )
 
 
 def _measured(model: nn.Module, task: Task, hooks: Hooks) -> dict[str, float]:
