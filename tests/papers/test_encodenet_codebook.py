@@ -142,7 +142,7 @@ def test_codes_are_numbered_also_where_classes_differ_in_clusters():
 
 def test_an_empty_cluster_is_an_error():
     given = clusters()
-    with pytest.raises(ValueError, match="groups .* hold no image"):
+    with pytest.raises(ValueError, match=r"groups .* hold no image"):
         made(clusters=Clusters(given.train.clamp(max=1), given.test, [K] * CLASSES))
 
 
