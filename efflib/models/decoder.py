@@ -49,6 +49,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.bottleneck = choice("bottleneck", bottleneck, BOTTLENECKS)
+        entry: nn.Module
         if bottleneck == "pooled":
             first, map_side = START
             entry, inputs = _spread(channels_in, channels(first, width), map_side), channels(first, width)
