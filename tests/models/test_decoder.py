@@ -50,7 +50,7 @@ def test_sides_that_do_not_meet_say_so(map_side, side):
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="unknown value of bottleneck: 'pool'.*Did you mean 'pooled'"):
+    with pytest.raises(ValueError, match=r"unknown value of bottleneck: 'pool'.*Did you mean 'pooled'"):
         Decoder(64, 8, bottleneck="pool")
     with pytest.raises(ValueError, match="width must be a positive number"):
         Decoder(64, 8, width=0)

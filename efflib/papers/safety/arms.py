@@ -31,7 +31,7 @@ _EMBEDDED = {"mnist_cnn": "digits28", "names_decoder": "embedded_names"}
 SIZES = {
     "smoke": Size(_EMBEDDED, {"mnist_cnn": 100, "names_decoder": 0}, 0.02, 50, {"width": 0.25}),
     "tiny": Size(_REAL, _HELD, 0.2, 500, {}),
-    "small": Size(_REAL, _HELD, 0.5, 500, {}),
+    "small": Size(_REAL, _HELD, 0.4, 500, {}),
     "paper": Size(_REAL, _HELD, 1.0, 500, {}),
 }
 

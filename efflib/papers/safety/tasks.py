@@ -92,7 +92,7 @@ class ImageTask:
         generator = torch.Generator().manual_seed(self.seed)
         batches, size = RECALIBRATION
         size = min(size, len(self.train))
-        batches = min(batches, max(1, 4 * len(self.train) // size))  # small sets need not be seen twenty times
+        batches = min(batches, max(1, len(self.train) // size))  # small sets need not be seen many times over
         recalibrate_batch_norm(model, (self.batch(generator, size)[0] for _ in range(batches)))
 
     def score(self, model: nn.Module, preserved: Images) -> float:
