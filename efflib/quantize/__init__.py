@@ -1,4 +1,4 @@
-"""Networks with trainable bit depths: layers, sizes, dead channels, restoration, tightening, and the packed file."""
+"""Networks with trainable bit depths: layers, sizes, dead channels, restoration, packed file; and their rivals."""
 
 from efflib.quantize.layers import (
     QuantizedConv2d,
@@ -19,6 +19,9 @@ from efflib.quantize.packed import (
 )
 from efflib.quantize.presets import GAMMAS, PRESETS, Preset, preset
 from efflib.quantize.prune import DeadChannels, Removal, remove_dead
+from efflib.quantize.pruning import cut_channels, dense_bytes, mask_smallest, sparse_bytes, unmask
+from efflib.quantize.ptq import fixed_width_bytes, post_training, scale_bytes, symmetric_scales
+from efflib.quantize.qat import fix_steps, learn_steps, learned_step
 from efflib.quantize.restore import Event, Restoration, Restorer, bit_gradients
 from efflib.quantize.rounding import floored
 from efflib.quantize.sizes import (
@@ -57,23 +60,35 @@ __all__ = [
     "bit_gradients",
     "bits_needed",
     "chain_bytes",
+    "cut_channels",
+    "dense_bytes",
+    "fix_steps",
+    "fixed_width_bytes",
     "floored",
     "freeze_bits",
     "layer_bits",
+    "learn_steps",
+    "learned_step",
     "load_packed",
     "load_packed_into",
+    "mask_smallest",
     "match_structure",
     "mean_bits",
+    "post_training",
     "preset",
     "quantize_model",
     "quantized_layers",
     "quantized_once",
     "remove_dead",
     "save_packed",
+    "scale_bytes",
     "sizes",
     "snap",
     "soft_bytes",
+    "sparse_bytes",
+    "symmetric_scales",
     "tight_bytes",
     "tighten",
+    "unmask",
     "weight_l1",
 ]

@@ -71,6 +71,7 @@ _HOMES = (
     "efflib.papers.pkgd.recipes",
     "efflib.papers.encodenet.recipes",
     "efflib.papers.safety.recipes",
+    "efflib.papers.safety.baselines",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -360,6 +361,10 @@ class Compression(Hooks):
         if self.config.restoration is None or step % self.preset.restoration.every:
             return
         score = self.task.score(model, self.preserved)  # type: ignore[arg-type]
+        if not math.isfinite(score):
+            raise FloatingPointError(
+                f"the preservation loss is {score} after step {step}: the run diverged; lower the learning rate"
+            )
         model.train()
         self.restorer.check(step, score, optimiser, lambda: self._sensitivity(model, step))
 
