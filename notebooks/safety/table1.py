@@ -111,7 +111,7 @@ page.plan()
 # $$
 # \mathrm{CE}(\text{batch}) + \gamma Q + \lambda\, \mathrm{CE}(\text{preserved batch}), \qquad
 # Q = \frac{1}{N} \sum_{\text{channels}} n_i \max(b_i, 0),
-# $$ (safety-loss)
+# $$
 #
 # with $n_i$ weights in channel $i$ and $N$ constant. The paper adds an L1 term whose weight it does not state; the published
 # code has none. A channel whose $b$ reaches 0 outputs nothing and can be removed. If accuracy on the preservation set drops,

@@ -405,7 +405,9 @@ def figure(all_results: Sequence[Results]) -> Any:
         for axes, (results, found) in zip(canvas.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             _panel(axes, results, found)
         handles = {text: line for axes in canvas.axes for line, text in zip(*axes.get_legend_handles_labels())}
-        canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=1 + len(panels), fontsize="small")
+        canvas.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=1 + len(panels), fontsize="small"
+        )
 
     return themed(draw, (5.2 * len(panels), 5.6), " ".join(_spoken(*panel) for panel in panels))
 
