@@ -14,6 +14,8 @@
 # %% [markdown]
 # (safety-pareto)=
 # # The Pareto front: what else makes a network this small?
+#
+# *For the CNN:*
 
 # %% tags=["remove-input"]
 from efflib.papers import safety
@@ -21,6 +23,9 @@ from efflib.papers.safety import pareto
 from efflib.report.notebook import TablePage
 
 TablePage(pareto.TABLES["pareto"], "smoke", 1).headline()
+
+# %% [markdown]
+# *For the decoder:*
 
 # %% tags=["remove-input"]
 TablePage(pareto.TABLES["pareto_decoder"], "smoke", 1).headline()
