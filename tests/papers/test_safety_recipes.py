@@ -470,6 +470,15 @@ def test_an_interrupted_trial_repeats_an_unbroken_one(case, saves, tmp_path, mon
     assert whole.metrics["curves"]["step"] == [0, 3, 6, 8]
 
 
+def test_how_long_channels_were_silent_belongs_to_the_checkpoint():
+    config = compressing(IMAGES, "none")
+    _, _, hooks = begun(config)
+    hooks.dead.silent["conv2"][3] = 99
+    _, _, again = begun(config)
+    again.restore(hooks.state())
+    assert again.dead.silent["conv2"].tolist() == [0, 0, 0, 99, 0, 0, 0, 0]
+
+
 def test_a_checkpoint_of_another_trial_is_refused(tmp_path):
     path = tmp_path / "trial.pt"
     self_compression(compressing(NAMES), context(path))

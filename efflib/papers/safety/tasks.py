@@ -111,9 +111,7 @@ def accuracy(model: nn.Module, images: Images, batch_size: int = 500) -> float:
 
 
 def jitter(x: Tensor, generator: torch.Generator, fill: float) -> Tensor:
-    """Images (N, C, H, W) turned by up to 10 degrees and shifted by up to a tenth, bilinear; `fill` comes in.
-
-    The shift is along the turned axes: seen along those of the image it is up to 0.1 (cos 10 + sin 10) = 0.116.
+    """Images (N, C, H, W) turned by up to 10 degrees, then shifted by up to a tenth, bilinear; `fill` comes in.
 
     Args:
         x: normalised images.
@@ -124,7 +122,9 @@ def jitter(x: Tensor, generator: torch.Generator, fill: float) -> Tensor:
     angle = math.radians(ROTATION) * (2 * torch.rand(count, generator=generator, dtype=torch.float64) - 1)
     shift = 2 * SHIFT * (2 * torch.rand(count, 2, generator=generator, dtype=torch.float64) - 1)
     cos, sin = angle.cos(), angle.sin()
-    rows = [torch.stack([cos, -sin, shift[:, 0]], dim=1), torch.stack([sin, cos, shift[:, 1]], dim=1)]
+    # The grid asks where each output pixel comes from: shift back first, then turn back.
+    across, down = cos * shift[:, 0] - sin * shift[:, 1], sin * shift[:, 0] + cos * shift[:, 1]
+    rows = [torch.stack([cos, -sin, across], dim=1), torch.stack([sin, cos, down], dim=1)]
     grid = F.affine_grid(torch.stack(rows, dim=1).to(x), list(x.shape), align_corners=False)
     return F.grid_sample(x - fill, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + fill
 
