@@ -154,7 +154,8 @@ def test_grafting_by_hand():
 # --- parts of networks --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", list_models())
+# Text has no stages, and the MNIST network reads images of 28 pixels: tests/models has its own check of the parts.
+@pytest.mark.parametrize("name", sorted(set(list_models()) - {"names_decoder", "mnist_cnn"}))
 def test_parts_put_together_are_the_network(name):
     with seeded(0):
         model = create_model(name, CLASSES, width=0.25).eval()
