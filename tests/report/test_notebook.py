@@ -210,7 +210,8 @@ def test_a_failed_run_at_a_real_scale_says_why(home) -> None:
 
 
 def test_plan_counts_trials_and_names_unknown_times(home) -> None:
-    assert shown(page().plan()) == "Scale `smoke`: 12 trials."
+    # Two models: the baseline, BIMask and three controls of each.
+    assert shown(page().plan()) == "Scale `smoke`: 10 trials."
     empty = shown(page(scale="tiny", seeds=2).plan())
     assert "36 trials, 0 recorded, 36 to run" in empty and "about" not in empty
     home.fill(seeds=1, only=one_model)
