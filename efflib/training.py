@@ -37,8 +37,8 @@ class TrainingRecipe(BaseModel):
 
     Epochs are passes over the training set handed to `fit`. At each milestone (a number of finished epochs) the
     learning rate is multiplied by `gamma`; schedule "cosine" lets it fall from `lr` towards 0 instead, epoch by epoch.
-    With "adam", `momentum` is the first of its two decay rates, the second is 0.999, and weight decay is added to the
-    gradient. `normalisation` is "dataset" for the set's own constants, else (mean, std). `pad` is the width in pixels
+    With "adam", `momentum` is the first of its two decay rates, the second is 0.999, `eps` its stabiliser, and weight
+    decay is added to the gradient. `normalisation` is "dataset" for the set's own constants, else (mean, std). `pad` is the width in pixels
     of the black border that random crops are cut from.
     """
 
@@ -58,6 +58,7 @@ class TrainingRecipe(BaseModel):
     normalisation: Literal["dataset"] | tuple[tuple[float, ...], tuple[float, ...]] = "dataset"
     optimiser: Literal["sgd", "adam"] = "sgd"
     schedule: Literal["step", "cosine"] = "step"
+    eps: float = Field(default=1e-8, gt=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingRecipe:
@@ -65,6 +66,8 @@ class TrainingRecipe(BaseModel):
             raise ValueError(f"a cosine schedule has no milestones, got {self.milestones}: leave them out")
         if self.optimiser == "adam" and self.nesterov:
             raise ValueError("adam has no Nesterov momentum here: leave nesterov out")
+        if self.optimiser == "sgd" and self.eps != 1e-8:
+            raise ValueError("sgd has no eps: leave it out")
         return self
 
     def rate(self, epoch: int) -> float:
@@ -141,6 +144,8 @@ class Batch:
 
 
 Loss = Callable[[nn.Module, Batch], "Tensor | dict[str, Tensor]"]
+# Asked after each epoch with the network in eval mode and the number of finished epochs.
+Follow = Callable[[nn.Module, int], "dict[str, Any]"]
 
 
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
@@ -201,7 +206,8 @@ class History:
 
     `last` uses no selection; `test_best` is the maximum over epochs on the test set (what most papers print);
     `val_best` is the test accuracy of the epoch that is best on the held-out images (first of equals), None without.
-    `seconds` is clock time in all, `epoch_seconds` the training part of each epoch, without its evaluation.
+    `seconds` is clock time in all, `epoch_seconds` the training part of each epoch, without its evaluation. `followed`
+    holds what the caller of `fit` asked for beside these, by the number of finished epochs.
     """
 
     test: list[float] = field(default_factory=list)
@@ -211,6 +217,7 @@ class History:
     seconds: float = 0.0
     epoch_seconds: list[float] = field(default_factory=list)
     resumed_from: int = 0
+    followed: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
@@ -336,6 +343,7 @@ def fit(
     progress: bool | None = None,
     description: str = "training",
     curriculum: Curriculum | None = None,
+    follow: Follow | None = None,
 ) -> History:
     """Train a classifier and follow its accuracy on the test set (and the held-out images) after every epoch.
 
@@ -356,6 +364,8 @@ def fit(
         progress: a bar with the time left; None shows one on a terminal or in a notebook only.
         description: label of the bar.
         curriculum: of `efflib.curricula`, or None.
+        follow: called after each epoch with the network in eval mode and the number of finished epochs; what it
+            returns (plain numbers, lists and dicts), if anything, is kept in `History.followed`, also in checkpoints.
 
     Returns:
         History; the model holds the weights of the last epoch and is left in eval mode.
@@ -369,7 +379,7 @@ def fit(
     recipe = _named(recipe)
     device = pick_device(device)
     precision = pick_precision(precision, device)
-    run = _Run(model, train, test, validation, recipe, loss, seed, device, precision, curriculum)
+    run = _Run(model, train, test, validation, recipe, loss, seed, device, precision, curriculum, follow)
     history = run.restore(checkpoint)
     started = time.perf_counter() - history.seconds
     shown = tqdm(**_bar(run, history, recipe.epochs, progress, description))
@@ -430,14 +440,14 @@ def epoch_batches(
 class _Run:
     """State of one `fit` call: the sets on the device, the optimiser, and one epoch of work."""
 
-    def __init__(self, model, train, test, validation, recipe, loss, seed, device, precision, curriculum=None):
+    def __init__(self, model, train, test, validation, recipe, loss, seed, device, precision, curriculum=None, follow=None):
         _check_sets(train, test, validation)
         self.dtype = torch.float64 if precision == "fp64" else torch.float32
         self.model = model.to(device, self.dtype, memory_format=torch.channels_last)
         if isinstance(loss, nn.Module):
             loss.to(device, self.dtype).to(memory_format=torch.channels_last)
         self.loss, self.recipe, self.seed, self.device, self.precision = loss, recipe, seed, device, precision
-        self.curriculum = curriculum or Curriculum()
+        self.curriculum, self.follow = curriculum or Curriculum(), follow
         self.mean, self.std = normalisation(recipe, train)
         self.train, self.test = DeviceSet(train, device), DeviceSet(test, device)
         self.validation = DeviceSet(validation, device) if validation is not None else None
@@ -540,6 +550,10 @@ class _Run:
         history.test.append(self.accuracy(self.test))
         if self.validation is not None:
             history.validation.append(self.accuracy(self.validation))
+        if self.follow is not None:
+            self.model.eval()
+            if found := self.follow(self.model, epoch + 1):
+                history.followed[epoch + 1] = found
         bar.set_postfix_str(f"epoch {epoch + 1}/{self.recipe.epochs}, test {history.last:.2f} %")
 
     def accuracy(self, data: DeviceSet) -> float:
@@ -731,7 +745,7 @@ def _check_sets(train: ImageSet, test: ImageSet, validation: ImageSet | None) ->
 def _optimiser(recipe: TrainingRecipe, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
     common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": device.type == "cuda"}
     if recipe.optimiser == "adam":
-        return torch.optim.Adam(groups, betas=(recipe.momentum, 0.999), **common)
+        return torch.optim.Adam(groups, betas=(recipe.momentum, 0.999), eps=recipe.eps, **common)
     return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=recipe.nesterov, **common)
 
 

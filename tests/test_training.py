@@ -281,6 +281,20 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(case, step, tmp_path):
         assert not same(loss.state_dict(), Hint().state_dict())
 
 
+def test_what_a_caller_follows_is_kept_across_an_interruption(tmp_path):
+    def follow(model, epochs):
+        assert not model.training
+        return {"weight": float(next(model.parameters()).detach().abs().sum())} if epochs != 2 else {}
+
+    unbroken, _ = train(follow=follow)
+    with pytest.raises(KeyboardInterrupt):
+        train(loss=Interrupted(cross_entropy, 5), checkpoint=tmp_path / "c.pt", follow=follow)
+    resumed, _ = train(checkpoint=tmp_path / "c.pt", follow=follow)
+    assert resumed.followed == unbroken.followed and resumed.resumed_from == 1
+    assert set(unbroken.followed) == {*range(1, SHORT.epochs + 1)} - {2}
+    assert len({found["weight"] for found in unbroken.followed.values()}) == len(unbroken.followed)
+
+
 # Imports once and forks before anything is computed: each child is a process of its own that kills itself.
 KILLED = """
 import os, signal, sys, numpy, torch, torch._dynamo  # dynamo: what the first optimiser would import in each child
@@ -768,9 +782,10 @@ def test_a_cosine_schedule_falls_from_the_rate_towards_zero():
 
 def test_adam_takes_the_steps_of_torchs_adam():
     recipe = TrainingRecipe(epochs=2, lr=1e-3, batch_size=32, optimiser="adam", schedule="cosine", weight_decay=1e-3)
+    recipe = recipe.model_copy(update={"eps": 1e-4})  # large enough to be seen in the steps
     model, twin = network(), network().double()
     train_set, test, _ = digits()
-    optimiser = torch.optim.Adam(twin.parameters(), lr=1e-3, weight_decay=1e-3)
+    optimiser = torch.optim.Adam(twin.parameters(), lr=1e-3, weight_decay=1e-3, eps=1e-4)
 
     def both(network, batch):
         for group in optimiser.param_groups:
@@ -787,6 +802,8 @@ def test_adam_takes_the_steps_of_torchs_adam():
     assert all(torch.allclose(ours[name].double(), theirs[name].double(), atol=1e-9) for name in ours)
     with pytest.raises(ValueError, match="no Nesterov"):
         TrainingRecipe(epochs=1, optimiser="adam", nesterov=True)
+    with pytest.raises(ValueError, match="sgd has no eps"):
+        TrainingRecipe(epochs=1, eps=1e-4)
 
 
 @pytest.mark.parametrize("statistics", [True, False])

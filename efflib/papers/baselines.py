@@ -11,7 +11,7 @@ from torch import nn
 
 from efflib.data import ImageSet, holdout, list_datasets, load_dataset, subset
 from efflib.models import count_macs, create_model, list_models
-from efflib.training import Curriculum, Loss, TrainingRecipe, cross_entropy, fit, predict, seeded
+from efflib.training import Curriculum, Follow, Loss, TrainingRecipe, cross_entropy, fit, predict, seeded
 from efflib.trials.recipes import Config, Context, Outcome, recipe
 
 # Training images, test images, side and channels of each set: cost estimates need no data at hand.
@@ -162,11 +162,13 @@ def trained(
     loss: Loss = cross_entropy,
     curriculum: Curriculum | None = None,
     flops: Callable[[int, int], float] | None = None,
+    follow: Follow | None = None,
     **extra: Any,
 ) -> Outcome:
     """Fit as the configuration and the context say: metrics with curves, FLOPs really spent, last weights.
 
     `flops` of (training images, images evaluated per epoch) tells the FLOPs of the run; None: as `training_flops`.
+    `follow` is asked after each epoch (`efflib.training.fit`); what it found is the metric "followed".
     `extra` are further metrics.
     """
     history = fit(
@@ -183,7 +185,10 @@ def trained(
         progress=context.progress,
         description=context.description,
         curriculum=curriculum,
+        follow=follow,
     )
+    if history.followed:
+        extra["followed"] = {str(epoch): found for epoch, found in history.followed.items()}
     evaluated = len(test) + (len(validation) if validation is not None else 0)
     spent = (flops or partial(training_flops, config))(len(train), evaluated)
     times = {"training_seconds": history.seconds, "seconds_per_epoch": history.seconds_per_epoch}
