@@ -32,7 +32,7 @@ Only = Annotated[
 @app.command("list")
 def list_() -> None:
     """List the tables, with what is recorded of each at every scale."""
-    from efflib.papers import COMING, PAPERS, all_tables
+    from efflib.papers import PAPERS, all_tables
     from efflib.report.verdict import SCALES
     from efflib.trials import collect
 
@@ -44,8 +44,6 @@ def list_() -> None:
                 done = {scale: collect(table, scale).recorded for scale in SCALES}
                 shown = ", ".join(f"{scale} {have}/{all_}" for scale, (have, all_) in done.items())
                 typer.echo(f"  {name:<16} {table.title:<45} recorded trials: {shown}")
-    for slug, title in COMING.items():
-        typer.echo(f"{slug}: {title} (not there yet)")
 
 
 @app.command()
@@ -218,14 +216,14 @@ def merge(archive: Annotated[Path, typer.Argument(help="Archive made by `efflib 
 @app.command()
 def pages() -> None:
     """Write the generated parts of the book (ledger, status, audit) from the records; unchanged files stay."""
-    from efflib.papers import COMING, PAPERS, paper
+    from efflib.papers import PAPERS, paper
     from efflib.report.pages import write_pages
     from efflib.trials.roots import checkout
 
     home = checkout()
     if home is None:
         raise FileNotFoundError("`efflib pages` writes parts of the book: run it from a checkout of the repository")
-    for path in write_pages(home / "book", {slug: paper(slug) for slug in PAPERS}, COMING):
+    for path in write_pages(home / "book", {slug: paper(slug) for slug in PAPERS}):
         typer.echo(f"wrote {path.relative_to(home)}")
 
 

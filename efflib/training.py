@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import pickle
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from efflib.data import NORMALISATION, ImageSet
-from efflib.kernels.augment import crop_flip_normalise, draw, normalise
+from efflib.data.errors import UNREADABLE
+from efflib.kernels.augment import affine_normalise, crop_flip_normalise, draw, draw_affine, normalise
 from efflib.models import evaluating
 
 
@@ -38,8 +38,9 @@ class TrainingRecipe(BaseModel):
     Epochs are passes over the training set handed to `fit`. At each milestone (a number of finished epochs) the
     learning rate is multiplied by `gamma`; schedule "cosine" lets it fall from `lr` towards 0 instead, epoch by epoch.
     With "adam", `momentum` is the first of its two decay rates, the second is 0.999, `eps` its stabiliser, and weight
-    decay is added to the gradient. `normalisation` is "dataset" for the set's own constants, else (mean, std). `pad` is the width in pixels
-    of the black border that random crops are cut from.
+    decay is added to the gradient. `augment` "flip_affine" flips half of the images, turns them by up to 15 degrees and
+    zooms them by up to a tenth; the crops of the others are cut from a black border of `pad` pixels. `normalisation` is
+    "dataset" for the set's own constants, else (mean, std).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,7 +53,7 @@ class TrainingRecipe(BaseModel):
     batch_size: int = Field(default=64, ge=1)
     milestones: tuple[int, ...] = ()
     gamma: float = Field(default=0.1, gt=0)
-    augment: Literal["crop_flip", "crop", "none"] = "crop_flip"
+    augment: Literal["crop_flip", "crop", "flip_affine", "none"] = "crop_flip"
     pad: int = Field(default=4, ge=0)
     drop_last: bool = False
     normalisation: Literal["dataset"] | tuple[tuple[float, ...], tuple[float, ...]] = "dataset"
@@ -408,14 +409,14 @@ def epoch_batches(
     view: int = 0,
     curriculum: Curriculum | None = None,
 ) -> Iterator[Batch]:
-    """Batches of one epoch: order, crops and flips are drawn at once from the epoch's own generator.
+    """Batches of one epoch: order, crops, flips, turns and zooms are drawn at once from the epoch's own generator.
 
     Args:
         data: the training set on its device.
         recipe: batch size, augmentation and whether the last, smaller batch is dropped.
         mean, std: normalisation constants.
         seed, epoch: fix the order and the augmentation.
-        view: another number gives the same order with other crops and flips.
+        view: another number gives the same order with another augmentation.
         curriculum: its hooks `order` and `pixels` are asked; the images keep their size.
     """
     N, B = len(data), recipe.batch_size
@@ -425,22 +426,37 @@ def epoch_batches(
     order = curriculum.order(torch.randperm(N, generator=generator), recipe, seed, epoch).to(device)
     if view:
         generator.manual_seed(derived_seed(seed, epoch, f"view {view}"))
-    pad = 0 if recipe.augment == "none" else recipe.pad
-    offsets, flips = draw(N, pad, recipe.augment == "crop_flip", generator, device)
+    changed = _augmentation(recipe, N, generator, device)
     steps = recipe.steps(N)
     for step in range(steps):
         chosen = order[step * B : (step + 1) * B]
         cut = slice(step * B, step * B + len(chosen))
         progress = epoch + step / steps
         pixels = curriculum.pixels(data.images[chosen], progress, recipe.epochs)
-        images = crop_flip_normalise(pixels, offsets[cut], flips[cut], mean, std, pad)
+        images = changed(pixels, cut, mean, std)
         yield Batch(images, data.labels[chosen], data.indices[chosen], progress)
+
+
+def _augmentation(
+    recipe: TrainingRecipe, count: int, generator: torch.Generator, device: torch.device
+) -> Callable[[Tensor, slice, Sequence[float], Sequence[float]], Tensor]:
+    """Draws for a whole epoch; (uint8 pixels, their places in its order as a slice, mean, std) -> images."""
+    if recipe.augment == "flip_affine":
+        angles, zooms, mirrored = draw_affine(count, generator=generator, device=device)
+        return lambda pixels, cut, mean, std: affine_normalise(
+            pixels, angles[cut], zooms[cut], mirrored[cut], mean, std
+        )
+    pad = 0 if recipe.augment == "none" else recipe.pad
+    offsets, flips = draw(count, pad, recipe.augment == "crop_flip", generator, device)
+    return lambda pixels, cut, mean, std: crop_flip_normalise(pixels, offsets[cut], flips[cut], mean, std, pad)
 
 
 class _Run:
     """State of one `fit` call: the sets on the device, the optimiser, and one epoch of work."""
 
-    def __init__(self, model, train, test, validation, recipe, loss, seed, device, precision, curriculum=None, follow=None):
+    def __init__(
+        self, model, train, test, validation, recipe, loss, seed, device, precision, curriculum=None, follow=None
+    ):
         _check_sets(train, test, validation)
         self.dtype = torch.float64 if precision == "fp64" else torch.float32
         self.model = model.to(device, self.dtype, memory_format=torch.channels_last)
@@ -688,10 +704,6 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-# What torch.load was seen to raise on truncated, altered and random files.
-UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, LookupError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 def load_or_set_aside(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:

@@ -16,11 +16,13 @@ from scipy import stats
 from torch import nn
 
 from efflib.data import ImageSet, load_dataset
+from efflib.kernels.augment import affine_normalise, crop_flip_normalise, draw_affine
 from efflib.models import create_model
 from efflib.training import (
     RECIPES,
     Batch,
     Curriculum,
+    DeviceSet,
     ForeignCheckpoint,
     History,
     TrainingRecipe,
@@ -28,6 +30,8 @@ from efflib.training import (
     cifar_rd,
     cifar_review,
     cross_entropy,
+    derived_seed,
+    epoch_batches,
     evaluate,
     fit,
     freeze,
@@ -827,3 +831,55 @@ def test_a_new_option_at_its_default_renames_no_checkpoint(tmp_path):
     spelled = TrainingRecipe(**{**SHORT.model_dump(), "optimiser": "sgd", "schedule": "step"})
     history, _ = train(recipe=spelled, checkpoint=path)
     assert history.resumed_from == 3
+
+
+# --- flips, turns and zooms ---------------------------------------------------------------------------------
+
+TURNED = SHORT.model_copy(update={"augment": "flip_affine"})
+
+
+def epoch_images(recipe, epoch=0, seed=0, **options):
+    """All batches of one epoch over the few digits, joined."""
+    data = DeviceSet(digits()[0], torch.device("cpu"))
+    return torch.cat([batch.images for batch in epoch_batches(data, recipe, (0.3,), (0.4,), seed, epoch, **options)])
+
+
+def test_flip_affine_draws_for_the_whole_epoch_from_its_own_generator():
+    data, generator = DeviceSet(digits()[0], torch.device("cpu")), torch.Generator()
+    generator.manual_seed(derived_seed(3, 2, "data"))
+    order = torch.randperm(len(data), generator=generator)
+    drawn = draw_affine(len(data), generator=generator)
+    whole = affine_normalise(data.images[order], *drawn, (0.3,), (0.4,))
+    assert torch.equal(epoch_images(TURNED, 2, 3), whole)
+    assert not torch.equal(epoch_images(TURNED, 1, 3), whole)
+    plain = epoch_images(TURNED.model_copy(update={"augment": "none"}), 2, 3)
+    assert (plain - whole).abs().mean() > 0.05
+
+
+def test_another_view_has_the_same_order_and_other_turns():
+    data = DeviceSet(digits()[0], torch.device("cpu"))
+    views = [list(epoch_batches(data, TURNED, (0.3,), (0.4,), 0, 0, view=view)) for view in (0, 1)]
+    for one, two in zip(*views):
+        assert torch.equal(one.indices, two.indices) and not torch.equal(one.images, two.images)
+
+
+@pytest.mark.parametrize("kind", ["crop_flip", "crop", "none"])
+def test_the_other_augmentations_draw_what_they_drew_before(kind):
+    data, generator = DeviceSet(digits()[0], torch.device("cpu")), torch.Generator()
+    generator.manual_seed(derived_seed(0, 0, "data"))
+    order = torch.randperm(len(data), generator=generator)
+    pad = 0 if kind == "none" else 4
+    offsets = torch.randint(0, 2 * pad + 1, (len(data), 2), generator=generator)
+    flips = torch.rand(len(data), generator=generator) < (0.5 if kind == "crop_flip" else 0.0)
+    truth = crop_flip_normalise(data.images[order], offsets, flips, (0.3,), (0.4,), pad)
+    assert torch.equal(epoch_images(SHORT.model_copy(update={"augment": kind})), truth)
+
+
+def test_an_interrupted_run_with_flip_affine_ends_like_an_unbroken_one(tmp_path):
+    unbroken, weights = train(recipe=TURNED)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe=TURNED, loss=Interrupted(cross_entropy, 5), checkpoint=tmp_path / "c.pt")
+    resumed, again = train(recipe=TURNED, checkpoint=tmp_path / "c.pt")
+    assert resumed.resumed_from == 1 and resumed.losses == unbroken.losses and same(weights, again)
+    with pytest.raises(ForeignCheckpoint):
+        train(checkpoint=tmp_path / "c.pt")

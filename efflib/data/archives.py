@@ -21,6 +21,7 @@ from efflib.data.sets import RealSet, Tree
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 BIG = 8 << 20  # bytes from which reading an archive is slow enough for a progress bar
 MANY = 5000  # images from which decoding is
+DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes of more than 8 bits a channel
 Item = tuple[str, Callable[[], bytes]]  # where an image file lies, for messages, and how to read it
 
 
@@ -29,12 +30,13 @@ def splits_of(file_name: str, known: RealSet) -> list[str]:
 
     `<name>[-train|-test][-[part]1].tar[.gz]`, words joined by - _ or . ; without a split word: both.
     """
-    words, name = "|".join(known.split_folders), re.escape(known.name).replace("_", "[-_]")
-    pattern = rf"{name}([-_.]({words}))?([-_.](part[-_.]?)?\d+)?\.(tar|tar\.gz|tgz)"
+    words = "|".join(known.split_folders)
+    names = "|".join(re.escape(name).replace("_", "[-_]") for name in known.names)
+    pattern = rf"({names})([-_.]({words}))?([-_.](part[-_.]?)?\d+)?\.(tar|tar\.gz|tgz)"
     match = re.fullmatch(pattern, file_name.lower())
     if match is None:
         return []
-    return [known.split_folders[match[2]]] if match[2] else ["train", "test"]
+    return [known.split_folders[match[3]]] if match[3] else ["train", "test"]
 
 
 def in_rank_order(labels: np.ndarray, names: list[str]) -> np.ndarray:
@@ -42,16 +44,20 @@ def in_rank_order(labels: np.ndarray, names: list[str]) -> np.ndarray:
     return np.array(sorted(range(len(names)), key=lambda i: (labels[i], names[i])), dtype=np.int64)
 
 
-def read_archives(known: RealSet, archives: tuple[Path, ...], split: str) -> tuple[np.ndarray, np.ndarray]:
+def read_archives(
+    known: RealSet, archives: tuple[Path, ...], split: str, skip_broken: bool = False
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """One split from tar archives of image folders.
 
     Args:
         known: the data set.
         archives: all files that may hold members of this split.
         split: "train" or "test".
+        skip_broken: leave out images that cannot be decoded.
 
     Returns:
-        images uint8 (N, H, W, C) and labels int64 (N,), ordered by (label, file name).
+        images uint8 (N, H, W, C) and labels int64 (N,), ordered by (label, file name); why images were left out, one
+        line each.
 
     Raises:
         DataNotFound: no member of this split.
@@ -62,14 +68,16 @@ def read_archives(known: RealSet, archives: tuple[Path, ...], split: str) -> tup
         for archive in archives
         for name, content in _members(archive)
     )
-    return _assemble(known, members, split, " + ".join(map(str, archives)))
+    return _assemble(known, members, split, " + ".join(map(str, archives)), skip_broken)
 
 
-def read_folder(known: RealSet, folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+def read_folder(
+    known: RealSet, folder: Path, split: str, skip_broken: bool = False
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """One split from an open image folder; as `read_archives`."""
     files = folder_files(known, folder, split)
     members = ((path.relative_to(folder).as_posix(), (str(path), path.read_bytes)) for path in files)
-    return _assemble(known, members, split, str(folder))
+    return _assemble(known, members, split, str(folder), skip_broken)
 
 
 def folder_files(known: RealSet, folder: Path, split: str) -> list[Path]:
@@ -84,12 +92,26 @@ def files_below(*folders: Path) -> list[Path]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is an image of the set by its name: desktop systems leave files of their own."""
-    return name.lower().endswith(SUFFIXES) and not name.rsplit("/", 1)[-1].startswith(".") and "__MACOSX" not in name
+    """Whether a file is an image of the set by its name: desktops and notebooks leave files of their own."""
+    hidden = any(part.startswith(".") for part in PurePosixPath(name).parts)
+    return name.lower().endswith(SUFFIXES) and not hidden and "__MACOSX" not in name
 
 
-def decode_images(items: Sequence[Item], shape: tuple[int, int, int], what: str) -> np.ndarray:
+def decode_images(
+    items: Sequence[Item],
+    shape: tuple[int, int, int],
+    what: str,
+    resize: bool = False,
+    broken: dict[int, str] | None = None,
+) -> np.ndarray:
     """Image files -> uint8 (N, H, W, C), decoded one by one into their place: little more memory than the result.
+
+    Args:
+        items: the files.
+        shape: (H, W, C).
+        what: words for the progress bar.
+        resize: as in `decode_image`.
+        broken: given, it takes the positions of files that cannot be decoded, and why; their pixels mean nothing.
 
     Raises:
         DataBroken: a file cannot be decoded or has another size.
@@ -99,28 +121,49 @@ def decode_images(items: Sequence[Item], shape: tuple[int, int, int], what: str)
     images = np.empty((len(items), *shape), np.uint8)
     options: dict[str, Any] = {"unit": "image", "disable": len(items) < MANY, "leave": False, "mininterval": 1}
     for i, (place, read) in enumerate(tqdm(items, f"decoding {what}", **options)):
-        images[i] = decode_image(read(), shape, place)
+        try:
+            images[i] = decode_image(read(), shape, place, resize)
+        except DataBroken as error:
+            if broken is None:
+                raise
+            broken[i] = str(error)
     return images
 
 
-def decode_image(content: bytes, shape: tuple[int, int, int], what: str) -> np.ndarray:
+def decode_image(content: bytes, shape: tuple[int, int, int], what: str, resize: bool = False) -> np.ndarray:
     """Bytes of an image file -> uint8 (H, W, C), RGB or grey by C.
 
+    With `resize`, images of any size are brought to H x W by Pillow's bilinear filter, which averages where it shrinks,
+    after the change to grey or RGB.
+
     Raises:
-        DataBroken: it cannot be decoded, or its size is not H x W; the message starts with `what`.
+        DataBroken: it cannot be decoded, its pixels have more than 8 bits, or its size is not H x W; the message
+            starts with `what`.
     """
     from PIL import Image
 
     H, W, C = shape
     try:
         with Image.open(io.BytesIO(content)) as image:
-            size = image.size
-            pixels = np.asarray(image.convert("RGB" if C == 3 else "L")) if size == (W, H) else None
+            size, mode = image.size, image.mode
+            fits = size == (W, H) or resize
+            pixels = _pixels(image, "RGB" if C == 3 else "L", (W, H)) if fits and mode not in DEEP else None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataBroken(f"{what} cannot be decoded as an image ({error})") from error
+    if mode in DEEP:  # Pillow would clip them at 255
+        raise DataBroken(f"{what} has pixels of more than 8 bits (Pillow's mode {mode}); scale them to 0..255")
     if pixels is None:
         raise DataBroken(f"{what} is {size[0]}x{size[1]} pixels, all images must be {W}x{H}")
     return pixels.reshape(shape)
+
+
+def _pixels(image: Any, mode: str, size: tuple[int, int]) -> np.ndarray:
+    from PIL import Image
+
+    if "transparency" in image.info:  # palettes and greys with a transparent value: it gets its own colour
+        image = image.convert("RGBA")
+    image = image.convert(mode)
+    return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BILINEAR))
 
 
 def _placed(known: RealSet, name: str, what: str) -> tuple[str, str, str] | None:
@@ -143,15 +186,27 @@ def _placed(known: RealSet, name: str, what: str) -> tuple[str, str, str] | None
 
 
 def _assemble(
-    known: RealSet, members: Iterable[tuple[str, Item]], split: str, what: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels and labels in rank order; nothing is decoded before the last name is known and fits."""
+    known: RealSet, members: Iterable[tuple[str, Item]], split: str, what: str, skip_broken: bool
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Pixels and labels in rank order, and what was skipped; nothing is decoded before the last name fits."""
     found = _collect(known, members, split, what)
     numbers = {name: number for number, name in enumerate(known.classes)}
     labels = np.array([numbers[name] for name, _ in found], dtype=np.int64)
     order = in_rank_order(labels, [stem for _, stem in found])
     items = list(found.values())
-    return decode_images([items[i] for i in order], known.shape, f"{known.name} {split}"), labels[order]
+    broken: dict[int, str] = {}
+    ranked, skips = [items[i] for i in order], broken if skip_broken else None
+    try:
+        images = decode_images(ranked, known.shape, f"{known.name} {split}", known.resize, skips)
+    except DataBroken as error:
+        hint = "mend or remove it, or leave it out with load_dataset(..., skip_broken=True)"
+        raise DataBroken(f"{error}: {hint}") from error
+    if broken:
+        kept = np.setdiff1d(np.arange(len(order)), list(broken))
+        images, order = images[kept], order[kept]
+        left = {known.classes[label] for label in np.unique(labels[order])}
+        _check_classes(known, left, split, f"{what} without the {len(broken)} files that cannot be decoded")
+    return images, labels[order], list(broken.values())
 
 
 def _collect(known: RealSet, members: Iterable[tuple[str, Item]], split: str, what: str) -> dict[tuple[str, str], Item]:

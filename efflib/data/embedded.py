@@ -1,4 +1,4 @@
-"""Data that need no file: rendered objects, and the digits that come with scikit-learn."""
+"""Data that need no file: rendered objects, a brain-MRI phantom, and the digits that come with scikit-learn."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 
 from efflib.data.imageset import ImageSet, fingerprint, holdout
 from efflib.data.objects import render_objects
+from efflib.data.phantom import render_phantom
 
 # split -> (images of 32 px, images of 64 px, seed)
 OBJECTS = {"train": (2000, 1200, 1), "validation": (500, 300, 2), "test": (1000, 600, 3)}
+PHANTOM = {"train": (800, 1), "validation": (200, 2), "test": (400, 3)}  # split -> (slices, seed)
 
 
 def objects32(split: str) -> ImageSet:
@@ -36,6 +38,17 @@ def _rendered(split: str, count: int, seed: int, size: int) -> ImageSet:
 def _render_once(count: int, seed: int, size: int) -> ImageSet:
     # Every trial asks for its data several times; all splits of both sizes take 49 MB.
     return render_objects(count, seed, size)
+
+
+def phantom(split: str) -> ImageSet:
+    """The brain-MRI phantom at 64 px: 800 / 200 / 400 slices of four classes, with tumour masks and boxes."""
+    kept = replace(_phantom_once(*PHANTOM[split]), split=split)
+    return kept.take(np.arange(len(kept)))
+
+
+@lru_cache(maxsize=3)
+def _phantom_once(count: int, seed: int) -> ImageSet:
+    return render_phantom(count, seed)  # seconds; all splits take 11 MB
 
 
 def digits(split: str) -> ImageSet:
@@ -91,4 +104,5 @@ EMBEDDED: dict[str, Callable[[str], ImageSet]] = {
     "objects64": objects64,
     "digits": digits,
     "digits28": digits28,
+    "phantom": phantom,
 }

@@ -1,6 +1,12 @@
-"""The two things that can be wrong with data on disk."""
+"""What can be wrong with data on disk, and what reading a broken file raises."""
 
 from __future__ import annotations
+
+import pickle
+import zipfile
+
+# What torch.load was seen to raise on truncated, altered and random files.
+UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, LookupError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 class DataNotFound(FileNotFoundError):

@@ -11,7 +11,7 @@ import os
 import random
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -219,6 +219,10 @@ def _not_found(root: str | os.PathLike | None, why: str) -> DataNotFound:
         f"  {why}\n"
         f"  to get it: efflib data names --download, or save {URL} in a folder that EFFLIB_DATA names"
     )
+
+
+# The lists by the name that a trial gives its data; they have no splits of their own: a trial cuts the text itself.
+NAME_LISTS: dict[str, Callable[[], Names]] = {"names": load_names, "embedded_names": embedded_names}
 
 
 # --- tokens and windows --------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR100 = """
@@ -39,6 +39,7 @@ _WNIDS = """
     n07871810 n07873807 n07875152 n07920052 n09193705 n09246464 n09256479 n09332890 n09428293 n12267677
 """
 TINY_IMAGENET_CLASSES = tuple(_WNIDS.split())  # WordNet ids, sorted; words.txt of the archive says what they mean
+BRAIN_MRI_CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,19 @@ class Tree:
 
 
 @dataclass(frozen=True)
+class ByHand:
+    """Published as image folders that only a person can fetch: its site gives them to signed-in visitors only.
+
+    Args:
+        page: address of the page with the download.
+        archive: name of what is downloaded there; to be unpacked by hand.
+    """
+
+    page: str
+    archive: str
+
+
+@dataclass(frozen=True)
 class RealSet:
     """A data set that lives in files.
 
@@ -93,22 +107,34 @@ class RealSet:
         title: as people write it.
         classes: names of the classes, sorted: position = official label.
         shape: (H, W, C).
-        official: the official files, `Pickles`, `Idx` or `Tree`.
+        official: the official files, `Pickles`, `Idx`, `Tree` or `ByHand`.
         downloads: file name -> (address, md5).
         known: sha256 of an image-folder archive -> variant.
         folders: further folders under the root where official files may lie.
         test_folders: names that the "test" split has in image folders, lower case.
+        spellings: further names of its image folders and archives.
+        resize: whether images of other sizes are resized to `shape` (bilinear with antialiasing, and squashed where
+            they are not square) instead of refused.
+        full: the set that this one is a smaller version of: the same files, images and order; "" if it is none.
     """
 
     name: str
     title: str
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
-    official: Pickles | Idx | Tree
+    official: Pickles | Idx | Tree | ByHand
     downloads: dict[str, tuple[str, str]]
     known: dict[str, str] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
     test_folders: tuple[str, ...] = ("test", "testing")
+    spellings: tuple[str, ...] = ()
+    resize: bool = False
+    full: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names that its image folders and archives may have."""
+        return (self.full or self.name, *self.spellings)
 
     @property
     def split_folders(self) -> dict[str, str]:
@@ -226,10 +252,35 @@ TINY_IMAGENET = RealSet(
     test_folders=("val", "validation", "test", "testing"),
 )
 
-REAL = {known.name: known for known in (CIFAR10, CIFAR100, MNIST, TINY_IMAGENET)}
+BRAIN_MRI = RealSet(
+    name="brain_mri",
+    title="Brain Tumor MRI Dataset",
+    classes=BRAIN_MRI_CLASSES,
+    shape=(224, 224, 1),
+    official=ByHand("https://www.kaggle.com/datasets/masoudnickparvar/brain-tumor-mri-dataset", "archive.zip"),
+    downloads={},
+    known={
+        # A copy of the 7,023 images, resized to 224x224 by others: 5,708 + 1,311 JPEG files, four are absent.
+        "c71a4bf01b36235a38cd1d1035ca35f5ab6c029d8c1c1eda16a2edaa72aa8462": "copy-224",
+    },
+    spellings=("brain-tumor-mri", "brain-tumor-mri-dataset"),
+    resize=True,
+)
+
+
+def _smaller(known: RealSet, side: int) -> RealSet:
+    return replace(known, name=f"{known.name}_{side}", shape=(side, side, known.shape[2]), full=known.name)
+
+
+BRAIN_MRI_SIDES = (64, 96, 128)
+_SMALLER = [_smaller(BRAIN_MRI, side) for side in BRAIN_MRI_SIDES]
+
+REAL = {known.name: known for known in (CIFAR10, CIFAR100, MNIST, TINY_IMAGENET, BRAIN_MRI, *_SMALLER)}
 
 # Per channel (mean, std) of the training split, pixels divided by 255; CIFAR as the papers' code has it.
 # Tiny ImageNet's are quoted from common code (other code has std .2770 .2691 .2821), not recomputed from the images.
+# Brain MRI is fed as pixels between 0 and 1 (its training images have mean .1855 and std .2034), the phantom likewise.
+_UNIT = ((0.0,), (1.0,))
 NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
@@ -239,4 +290,6 @@ NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "tiny_imagenet": ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262)),
     "objects32": ((0.471, 0.462, 0.467), (0.227, 0.223, 0.231)),
     "objects64": ((0.488, 0.478, 0.484), (0.234, 0.229, 0.237)),
+    "phantom": _UNIT,
+    **dict.fromkeys(("brain_mri", *(known.name for known in _SMALLER)), _UNIT),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from efflib.data.cache import cache_root, digests, load_arrays, save_arrays, set
 from efflib.data.download import downloads_folder, fetch_set, offline
 from efflib.data.errors import DataBroken, DataNotFound
 from efflib.data.imageset import ImageSet, fingerprint, holdout
-from efflib.data.sets import REAL, Idx, Pickles, RealSet, Tree
+from efflib.data.sets import REAL, ByHand, Idx, Pickles, RealSet, Tree
 
 SPLITS = ("train", "validation", "test")
 DECODER_VERSION = 1  # to be raised when the same files would give other pixels, labels or order
@@ -50,7 +51,13 @@ def list_datasets() -> list[str]:
     return sorted([*embedded.EMBEDDED, *REAL])
 
 
-def load_dataset(name: str, split: str, root: str | os.PathLike | None = None, download: bool = True) -> ImageSet:
+def load_dataset(
+    name: str,
+    split: str,
+    root: str | os.PathLike | None = None,
+    download: bool = True,
+    skip_broken: bool = False,
+) -> ImageSet:
     """One split of a data set as arrays.
 
     Real sets are looked up in `root` (default: EFFLIB_DATA), then among earlier downloads, then fetched from
@@ -66,17 +73,26 @@ def load_dataset(name: str, split: str, root: str | os.PathLike | None = None, d
     sorted WordNet ids, its greyscale files become RGB, and its official files give boxes. Reading it for the first
     time takes about half a minute and 1.4 GB of memory; the decoded arrays take 1.4 GB in `cache_root()`.
 
+    The brain MRI set is `Training/<class>/*` and `Testing/<class>/*`, packed or lying open in the root itself or in
+    `brain_mri/`, with images of any size and kind: they become grey and are resized to the set's side ("brain_mri":
+    224 px, "brain_mri_64" and so on smaller), bilinearly with antialiasing; what is not square is squashed. All sides
+    have the same images in the same order, by (label, original file name). Its official source cannot be read without
+    signing in, so it is never downloaded.
+
     Args:
         name: one of `list_datasets()`.
         split: "train", "validation" or "test".
         root: folder with the data; None takes EFFLIB_DATA.
         download: False forbids downloading, as does EFFLIB_OFFLINE=1.
+        skip_broken: leave out files of image folders that cannot be decoded, with a warning that names them, instead
+            of raising DataBroken. Other sources have no files to leave out: a broken one stays an error.
 
     Returns:
         ImageSet. Its variant is "official" (official files, checksums compared), "embedded", "jpeg-q7" (known
-        archive of JPEG copies), "lossless-copy" (known archive of lossless copies), "image-folder" (unknown
-        origin), "unverified" (MNIST files with other checksums; a folder with Tiny ImageNet's official layout) or
-        "unverified-<n>-classes" (such a folder with a list of other classes, say, a part made for teaching).
+        archive of JPEG copies), "lossless-copy" (known archive of lossless copies), "copy-224" (known archive of the
+        brain MRI images at 224 px), "image-folder" (unknown origin), "unverified" (MNIST files with other checksums;
+        a folder with Tiny ImageNet's official layout) or "unverified-<n>-classes" (such a folder with a list of other
+        classes, say, a part made for teaching). "-<n>-skipped" at its end: so many files were left out.
 
     Raises:
         ValueError: unknown name or split.
@@ -93,10 +109,10 @@ def load_dataset(name: str, split: str, root: str | os.PathLike | None = None, d
     if source is None:
         source = _download(known, root, download)
     if split == "validation":
-        train = _load(known, source, "train")
+        train = _load(known, source, "train", skip_broken)
         held = holdout(train.labels, len(train) // 10, seed=0)[1]
         return replace(train.take(held), split="validation")
-    return _load(known, source, split)
+    return _load(known, source, split, skip_broken)
 
 
 def available(name: str, root: str | os.PathLike | None = None) -> bool:
@@ -135,10 +151,14 @@ def download_dataset(name: str) -> list[Path]:
 
     Raises:
         ValueError: unknown name.
-        DataNotFound: a download failed or is forbidden.
+        DataNotFound: a download failed, is forbidden or needs a person who signs in.
     """
     _check_name(name)
-    return [] if name in embedded.EMBEDDED else fetch_set(REAL[name])
+    if name in embedded.EMBEDDED:
+        return []
+    if isinstance(REAL[name].official, ByHand):
+        raise DataNotFound(f"{REAL[name].title} cannot be downloaded from here.\n{_to_get(REAL[name], None)}")
+    return fetch_set(REAL[name])
 
 
 def _check_name(name: str) -> None:
@@ -182,7 +202,7 @@ def roots(root: str | os.PathLike | None) -> list[Path]:
 
 
 def _places(known: RealSet, root: str | os.PathLike | None) -> list[Path]:
-    return [place for base in roots(root) for place in (base, *(base / sub for sub in (known.name, *known.folders)))]
+    return [place for base in roots(root) for place in (base, *(base / sub for sub in (*known.names, *known.folders)))]
 
 
 def _find_pickles(known: RealSet, place: Path) -> dict[str, tuple[Path, ...]]:
@@ -240,14 +260,25 @@ def _find_archives(known: RealSet, place: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _find_folder(known: RealSet, place: Path) -> dict[str, tuple[Path, ...]]:
-    folder = place / known.name
-    if not folder.is_dir():
-        return {}
-    names = {path.name.lower() for path in folder.iterdir() if path.is_dir()}
-    return {split: (folder,) for name, split in known.split_folders.items() if name in names}
+    for folder in (place / name for name in known.names):
+        if found := _splits_in(known, folder):
+            return dict.fromkeys(found, (folder,))
+    # A set that people unpack by hand may lie in the place itself, without a folder of its own name.
+    here = _splits_in(known, place) if isinstance(known.official, ByHand) else {}
+    is_one = any((folder / label).is_dir() for folder in here.values() for label in known.classes)
+    return dict.fromkeys(here, (place,)) if is_one else {}
+
+
+def _splits_in(known: RealSet, folder: Path) -> dict[str, Path]:
+    """Split -> its folder in an image folder; {} when there is none."""
+    paths = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    names = known.split_folders
+    return {names[path.name.lower()]: path for path in sorted(paths) if path.name.lower() in names}
 
 
 def _download(known: RealSet, root: str | os.PathLike | None, allowed: bool) -> Source:
+    if isinstance(known.official, ByHand):
+        raise DataNotFound(_not_found(known, root, ""))
     if not allowed or offline():
         why = "EFFLIB_OFFLINE is set" if offline() else "download=False"
         raise DataNotFound(_not_found(known, root, f"It was not downloaded: {why}."))
@@ -262,16 +293,34 @@ def _download(known: RealSet, root: str | os.PathLike | None, allowed: bool) -> 
 
 
 def _not_found(known: RealSet, root: str | os.PathLike | None, why: str) -> str:
+    unset = "" if root is not None or os.environ.get("EFFLIB_DATA") else " (EFFLIB_DATA is not set)"
+    lines = [
+        f"{known.title} was not found.",
+        f"  looked for: {_looked_for(known)}",
+        f"  looked in: {', '.join(str(place) for place in roots(root))}{unset}",
+        *([f"  {why}"] if why else []),
+        _to_get(known, root),
+    ]
+    return "\n".join(lines)
+
+
+def _looked_for(known: RealSet) -> str:
+    if isinstance(known.official, ByHand):
+        packed = ", ".join(f"{name}.tar.gz" for name in known.names)
+        return f"{packed}, or folders Training/<class>/ and Testing/<class>/ ({', '.join(known.classes)})"
     files = " + ".join(known.downloads)
     folder = f"{known.official.folder}/, " if isinstance(known.official, (Pickles, Tree)) else ""
-    unset = "" if root is not None or os.environ.get("EFFLIB_DATA") else " (EFFLIB_DATA is not set)"
+    archives_ = f"{known.name}-train.tar.gz + {known.name}-test.tar.gz, {known.name}.tar.gz"
+    return f"{files}, {folder}{archives_} or {known.name}/train/<class>/"
+
+
+def _to_get(known: RealSet, root: str | os.PathLike | None) -> str:
+    if not isinstance(known.official, ByHand):
+        return f"  to get it: efflib data {known.name} --download, or set EFFLIB_DATA to a folder that holds it"
+    place = root or os.environ.get("EFFLIB_DATA") or "the folder that EFFLIB_DATA names"
     return (
-        f"{known.title} was not found.\n"
-        f"  looked for: {files}, {folder}{known.name}-train.tar.gz + {known.name}-test.tar.gz, "
-        f"{known.name}.tar.gz or {known.name}/train/<class>/\n"
-        f"  looked in: {', '.join(str(place) for place in roots(root))}{unset}\n"
-        f"  {why}\n"
-        f"  to get it: efflib data {known.name} --download, or set EFFLIB_DATA to a folder that holds it"
+        f"  to get it: sign in at {known.official.page}, download {known.official.archive} and unpack it into a folder "
+        f"{known.names[0]} in {place}: this should then hold Training/ and Testing/"
     )
 
 
@@ -319,15 +368,16 @@ class Decoded(NamedTuple):
     boxes: np.ndarray | None = None
 
 
-def _load(known: RealSet, source: Source, split: str) -> ImageSet:
+def _load(known: RealSet, source: Source, split: str, skip_broken: bool) -> ImageSet:
     paths, loose = _paths(known, source, split), _loose(source, split)
     sums = _stamps(paths, source) if loose else [digests(path)["sha256"] for path in paths]
     variants = [known.known.get(digest) for digest in sums] if source.kind == "archives" else []
-    key = json.dumps([DECODER_VERSION, source.kind, known.name, split, sums, variants])
+    skips = skip_broken and source.kind in ("archives", "folder")
+    key = json.dumps([DECODER_VERSION, source.kind, known.name, split, sums, variants, *["skip broken"] * skips])
     cached = cache_root() / "decoded" / f"{known.name}-{split}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
     stored = _stored(cached, known)
     if stored is None:
-        decoded = _decode(known, source, split, variants)
+        decoded = _decode(known, source, split, variants, skips)
         print_of = [f"decoder {DECODER_VERSION}", *(_contents(paths) if loose else sums)]
         stored = fingerprint(print_of, decoded.images, decoded.labels), decoded
         _save(cached, *stored)
@@ -336,7 +386,7 @@ def _load(known: RealSet, source: Source, split: str) -> ImageSet:
     return ImageSet(known.name, split, images, labels, classes, indices, print_, variant, boxes=boxes)
 
 
-def _decode(known: RealSet, source: Source, split: str, variants: list) -> Decoded:
+def _decode(known: RealSet, source: Source, split: str, variants: list, skip_broken: bool) -> Decoded:
     paths = source.files[split]
     if source.kind == "pickles":
         return Decoded(*official.read_pickles(known, paths[0], split), "official", known.classes)
@@ -347,10 +397,14 @@ def _decode(known: RealSet, source: Source, split: str, variants: list) -> Decod
         other = "unverified" if classes == known.classes else f"unverified-{len(classes)}-classes"
         return Decoded(images, labels, other if paths[0].is_dir() else "official", classes, boxes)
     if source.kind == "folder":
-        return Decoded(*archives.read_folder(known, paths[0], split), "image-folder", known.classes)
+        images, labels, skipped = archives.read_folder(known, paths[0], split, skip_broken)
+    else:
+        images, labels, skipped = archives.read_archives(known, paths, split, skip_broken)
     # Archives of one known kind keep its name; anything else in the mix makes the origin unknown.
     variant = variants[0] if len(set(variants)) == 1 and variants[0] else "image-folder"
-    return Decoded(*archives.read_archives(known, paths, split), variant, known.classes)
+    for reason in skipped:
+        logging.getLogger("efflib").warning("skipped: %s", reason)
+    return Decoded(images, labels, variant + f"-{len(skipped)}-skipped" * bool(skipped), known.classes)
 
 
 def _save(path: Path, print_: str, decoded: Decoded) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efflib.distill import at, crd, dkd, fitnet, ft, ickd, kd, pkgd, reviewkd, rkd, rpkd, sakd, sckd
+from efflib.distill import at, crd, diswot_plus, dkd, fitnet, ft, ickd, kd, pkgd, reviewkd, rkd, rpkd, sakd, sckd
 from efflib.distill.common import Distiller, Networks, PrepareContext, Shapes, shapes_of
 from efflib.models import features
 from efflib.text import keyword_only, unknown
@@ -34,6 +34,7 @@ METHODS: dict[str, type[Distiller]] = {
     "sakd": sakd.SAKD,
     "sckd": sckd.SCKD,
     "pkgd": pkgd.PKGD,
+    "diswot_plus": diswot_plus.DisWOTPlus,
 }
 
 __all__ = ["METHODS", "Distillation", "Distiller", "Networks", "PrepareContext", "Shapes", "create", "options_of"]

@@ -1,7 +1,10 @@
-"""Random crop and flip of a uint8 batch, and its normalisation, on the device where the images live.
+"""Random crop and flip, or flip, turn and zoom, of a uint8 batch, and its normalisation, on the images' device.
 
 out[n, c, i, j] = (black_pad(images)[n, oy_n + i, ox_n + j', c] / 255 - mean_c) / std_c
 j' = W - 1 - j where image n is flipped, else j;  oy, ox uniform on 0..2 pad;  flip with probability 1/2
+
+affine:  out[n, c, p] = (bilinear(images)[n, m + F_n R(a_n) (p - m) / z_n, c] / 255 - mean_c) / std_c
+p a pixel, m the middle of the image, F = diag(-1, 1) where image n is flipped, else 1; black outside the image
 """
 
 from __future__ import annotations
@@ -70,11 +73,68 @@ def crop_flip_normalise(
     return normalise(padded[image, row[:, :, None], column[:, None, :]], mean, std)
 
 
+def draw_affine(
+    count: int,
+    degrees: float = 15.0,
+    zoom: float = 0.1,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Random (count,) angles in +-degrees, zooms in 1 +- zoom and flips (p = 1/2), drawn where the generator lives.
+
+    The default ranges are decision D13 of the DisWOT spec; the thesis names the three changes without ranges.
+    """
+    source = generator.device if generator is not None else device
+    angles, zooms, flips = torch.rand(3, count, generator=generator, device=source)
+    angles, zooms = degrees * (2 * angles - 1), 1 + zoom * (2 * zooms - 1)
+    return angles.to(device), zooms.to(device), (flips < 0.5).to(device)
+
+
+def affine_normalise(
+    images: Tensor, angles: Tensor, zooms: Tensor, flips: Tensor, mean: Sequence[float], std: Sequence[float]
+) -> Tensor:
+    """Flip, turn and zoom a batch about the middle of its images in one bilinear interpolation, then normalise.
+
+    Args:
+        images: (N, H, W, C) uint8.
+        angles: (N,) degrees, counter-clockwise.
+        zooms: (N,) magnification, above 1 enlarges.
+        flips: (N,) bool: mirrored left-right first.
+        mean, std: C constants of the images scaled to 0..1.
+
+    Returns:
+        (N, C, H, W) float32, in channels-last memory order; what lies outside the image is black before normalisation.
+
+    Raises:
+        ValueError: as in `augment`.
+    """
+    _check(images, mean, std)
+    N, H, W, C = images.shape
+    radians = torch.deg2rad(angles)
+    cos, sin, mirror, zero = (
+        radians.cos() / zooms,
+        radians.sin() / zooms,
+        1 - 2 * flips.float(),
+        torch.zeros_like(zooms),
+    )
+    # From a place in the result to one in the image, both with -1..1 from edge to edge: hence the sides' ratio.
+    rows = [mirror * cos, -mirror * sin * (H / W), zero, sin * (W / H), cos, zero]
+    grid = F.affine_grid(torch.stack(rows, 1).view(N, 2, 3), [N, C, H, W], align_corners=False)
+    values = images.permute(0, 3, 1, 2).to(torch.float32)
+    values = F.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return _scaled(values.permute(0, 2, 3, 1).contiguous(), mean, std)
+
+
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(N, H, W, C) uint8 -> (N, C, H, W) float32, (x / 255 - mean) / std, in channels-last memory order."""
     _check(images, mean, std)
-    values = images.to(torch.float32).div_(255)
-    values.sub_(_constant(tuple(mean), images.device)).div_(_constant(tuple(std), images.device))
+    return _scaled(images.to(torch.float32), mean, std)
+
+
+def _scaled(values: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(N, H, W, C) float32 of 0..255, overwritten -> (N, C, H, W)."""
+    values.div_(255)
+    values.sub_(_constant(tuple(mean), values.device)).div_(_constant(tuple(std), values.device))
     return values.permute(0, 3, 1, 2)
 
 

@@ -7,8 +7,6 @@ clustered within their class, in EncodeNet).
 from __future__ import annotations
 
 import os
-import pickle
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -21,11 +19,10 @@ from torch import nn
 from efflib.data import DataBroken, DataNotFound
 from efflib.data.cache import digests
 from efflib.data.download import downloads_folder, offline
+from efflib.data.errors import UNREADABLE
 
 # The preprocessing of VGG16's weights: RGB in 0..1, minus the mean, times 255, as in the original Caffe network.
 VGG16_INPUT = ((0.48235, 0.45882, 0.40784), (1 / 255,) * 3)
-UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError,
-              pickle.UnpicklingError, zipfile.BadZipFile)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ def pretrained(name: str, weights: str | Path | None = None) -> nn.Module:
         state = torch.load(path, map_location="cpu", weights_only=True)
         own = {key[len(known.part) :]: value for key, value in state.items() if key.startswith(known.part)}
         network.load_state_dict(own, assign=True)
-    except UNREADABLE as problem:
+    except (*UNREADABLE, TypeError, AttributeError) as problem:  # a file may hold another thing than a state
         why = (str(problem) or type(problem).__name__).splitlines()[0]
         raise DataBroken(
             f"{path} does not hold torchvision's {known.title} ({why}): remove it, or give weights= another file"

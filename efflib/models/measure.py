@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Features(NamedTuple):
@@ -102,6 +103,33 @@ def count_macs(model: nn.Module, image_size: int = 32, channels: int = 3) -> int
         for handle in handles:
             handle.remove()
     return sum(macs)
+
+
+def count_flops(run: Callable[[], Any]) -> int:
+    """FLOPs of the convolutions, linear layers and matrix products that `run()` executes, 2 per multiply-accumulate.
+
+    Backward passes count as well. The random numbers that it draws leave the caller's as they are.
+    """
+    from torch.utils.flop_counter import flop_registry  # lazily: it loads Triton's compiler
+
+    with _FlopCounter(flop_registry) as counter, torch.random.fork_rng():
+        run()
+    return counter.total
+
+
+class _FlopCounter(TorchDispatchMode):
+    """PyTorch's formulas without its FlopCounterMode, whose hooks on modules break gradients of inner feature maps."""
+
+    def __init__(self, formulas: Mapping[Any, Callable[..., int]]) -> None:
+        super().__init__()
+        self.formulas, self.total = formulas, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = self.formulas.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def convolutions(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache, partial
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
 from efflib.data import ImageSet, holdout, list_datasets, load_dataset, subset
 from efflib.models import count_macs, create_model, list_models
-from efflib.training import Curriculum, Follow, Loss, TrainingRecipe, cross_entropy, fit, predict, seeded
+from efflib.papers import reports
+from efflib.training import Curriculum, Loss, TrainingRecipe, cross_entropy, fit, predict, seeded
 from efflib.trials.recipes import Config, Context, Outcome, recipe
 
 # Training images, test images, side and channels of each set: cost estimates need no data at hand.
@@ -24,6 +25,11 @@ SIZES = {
     "cifar100": (50_000, 10_000, 32, 3),
     "mnist": (60_000, 10_000, 28, 1),
     "tiny_imagenet": (100_000, 10_000, 64, 3),
+    "phantom": (800, 400, 64, 1),
+    "brain_mri": (5_708, 1_311, 224, 1),  # the 224 px copy; four training images more at the origin
+    "brain_mri_64": (5_708, 1_311, 64, 1),
+    "brain_mri_96": (5_708, 1_311, 96, 1),
+    "brain_mri_128": (5_708, 1_311, 128, 1),
 }
 
 
@@ -31,7 +37,9 @@ class ClassifierConfig(Config):
     """Data, network and training of a classifier; the base of every recipe that trains one.
 
     `subset` takes that many training images (stratified, by `split_seed`), None takes all; `holdout` of them are then
-    held out for validation. `seed` fixes initial weights, order and augmentation, never the split.
+    held out for validation. `seed` fixes initial weights, order and augmentation, never the split. With `marks` the run
+    is reported in full after every epoch (`efflib.papers.reports`), on the training images too after those epochs.
+    `precision` holds whatever a run asks for; None follows the run.
     """
 
     dataset: str
@@ -42,6 +50,8 @@ class ClassifierConfig(Config):
     holdout: int = Field(default=0, ge=0)
     split_seed: int = 0
     model_options: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    marks: tuple[int, ...] = ()
+    precision: Literal["fp32"] | None = None
 
     @field_validator("dataset", "model")
     @classmethod
@@ -50,6 +60,12 @@ class ClassifierConfig(Config):
         if value not in known:
             raise ValueError(f"unknown {info.field_name}; known: {', '.join(known)}")
         return value
+
+    @model_validator(mode="after")
+    def _marks_within_the_run(self) -> ClassifierConfig:
+        if any(not 1 <= mark <= self.training.epochs for mark in self.marks):
+            raise ValueError(f"marks {self.marks} must be numbers of finished epochs, 1 to {self.training.epochs}")
+        return self
 
 
 def data_read(config: ClassifierConfig) -> list[tuple[str, str]]:
@@ -108,6 +124,12 @@ def planned_images(config: ClassifierConfig) -> tuple[int, int]:
     return (config.subset or train) - config.holdout, test + config.holdout
 
 
+def one_pass_flops(config: ClassifierConfig) -> float:
+    """FLOPs of one forward pass over the training images kept and one over the test images."""
+    kept, _ = planned_images(config)
+    return forward_flops(config) * (kept + SIZES[config.dataset][1])
+
+
 def planned_flops(config: ClassifierConfig, copies: int = 1) -> float:
     """Estimate for plans; `copies` is the training set's size in multiples of the kept images."""
     kept, evaluated = planned_images(config)
@@ -162,15 +184,17 @@ def trained(
     loss: Loss = cross_entropy,
     curriculum: Curriculum | None = None,
     flops: Callable[[int, int], float] | None = None,
-    follow: Follow | None = None,
     **extra: Any,
 ) -> Outcome:
     """Fit as the configuration and the context say: metrics with curves, FLOPs really spent, last weights.
 
     `flops` of (training images, images evaluated per epoch) tells the FLOPs of the run; None: as `training_flops`.
-    `follow` is asked after each epoch (`efflib.training.fit`); what it found is the metric "followed".
+    With marks, the metric "followed" holds the reports by number of finished epochs.
     `extra` are further metrics.
     """
+    follow = None
+    if config.marks:
+        follow = reports.reporter(config.marks, config.training, train, test, context.device, context.precision)
     history = fit(
         model,
         train,

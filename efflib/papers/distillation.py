@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from efflib.data import ImageSet, load_dataset
-from efflib.distill import METHODS, Distillation, Distiller, PrepareContext, create
+from efflib.distill import METHODS, Distillation, Distiller, PrepareContext, create, options_of
 from efflib.kernels.augment import normalise
 from efflib.models import count_macs, create_model, evaluating, features, list_models
+from efflib.models.measure import count_flops
 from efflib.papers.baselines import (
     CANARY_SETTINGS,
     SIZES,
@@ -29,6 +29,7 @@ from efflib.papers.baselines import (
     split,
     trained,
 )
+from efflib.papers.features import labels_of
 from efflib.training import Batch, DeviceSet, derived_seed, epoch_batches, normalisation, seeded
 from efflib.trials.recipes import Context, Outcome, recipe
 
@@ -53,22 +54,18 @@ class DistillConfig(ClassifierConfig):
             raise ValueError(f"unknown method {self.method!r}; known: {', '.join(sorted(METHODS))}")
         if self.teacher_model not in list_models():
             raise ValueError(f"unknown teacher_model {self.teacher_model!r}; known: {', '.join(list_models())}")
-        unknown = set(self.options) - (_parameters(self.method) - {"labels", "seed"})
+        known = {*options_of(self.method)} - {"labels", "seed"}
+        unknown = set(self.options) - known
         if unknown:
-            valid = ", ".join(sorted(_parameters(self.method) - {"labels", "seed"})) or "none"
+            valid = ", ".join(sorted(known)) or "none"
             raise ValueError(f"unknown options of {self.method}: {', '.join(sorted(unknown))}; valid: {valid}")
         return self
-
-
-def _parameters(method: str) -> set[str]:
-    found = inspect.signature(METHODS[method].__init__).parameters.values()
-    return {parameter.name for parameter in found if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def _method(config: DistillConfig, student: nn.Module, teacher: nn.Module, labels: torch.Tensor) -> Distiller:
     """The configuration's method with the initial weights of its seed; memory banks get the training labels."""
     given: dict[str, Any] = {"labels": labels, "seed": config.seed}
-    known = {name: value for name, value in given.items() if name in _parameters(config.method)}
+    known = {name: value for name, value in given.items() if name in options_of(config.method)}
     side, channels = SIZES[config.dataset][2:]
     with seeded(config.seed, "distiller"):
         return create(config.method, student, teacher, torch.zeros(1, channels, side, side), **known, **config.options)
@@ -111,7 +108,7 @@ def _work(
     config = DistillConfig.model_construct(method=method, options=dict(options), dataset=dataset, seed=0)
     distiller = _method(config, student, teacher, torch.arange(SIZES[dataset][0]) % 10)
     loss = Distillation(distiller, teacher)
-    total = _counted(lambda: loss(student, batch))
+    total = count_flops(lambda: loss(student, batch)) / len(batch.images)
     own, guide = (2.0 * count_macs(network, side, channels) for network in (student, teacher))
     return Work(own, guide, total - own - guide, _preparation(config, student, teacher, batch))
 
@@ -128,20 +125,13 @@ def _blank_batch(side: int, channels: int) -> Batch:
     return Batch(images, torch.ones(2, dtype=torch.int64), torch.arange(2), progress=1e6)
 
 
-def _counted(run: Callable[[], Any]) -> float:
-    """FLOPs per image of convolutions, linear layers and matrix products in `run()` over two images."""
-    with FlopCounterMode(display=False) as counter, torch.random.fork_rng():
-        run()
-    return counter.get_total_flops() / 2
-
-
 def _preparation(config: DistillConfig, student: nn.Module, teacher: nn.Module, batch: Batch) -> float:
     if "prepare_epochs" not in lengths_of(config.method):
         return 0.0
     one = config.model_copy(update={"options": {**config.options, "prepare_epochs": 1}})
     method = _method(one, student, teacher, batch.targets)
     context = PrepareContext(teacher, lambda epoch, view: [batch], torch.device("cpu"))
-    return _counted(lambda: method.prepare(context))
+    return count_flops(lambda: method.prepare(context)) / len(batch.images)
 
 
 def lengths_of(method: str) -> dict[str, float]:
@@ -203,7 +193,7 @@ def distill(config: DistillConfig, context: Context) -> Outcome:
     student = new_model(config)
     teacher = _network(config.teacher_model, config.teacher_options, config.dataset, config.seed)
     teacher.load_state_dict(context.parents["teacher"])
-    method = _method(config, student, teacher, torch.from_numpy(np.ascontiguousarray(train.labels)))
+    method = _method(config, student, teacher, labels_of(train))
     teacher.to(context.device, dtype).to(memory_format=torch.channels_last).eval()
     method.to(context.device, dtype)
     method.prepare(_preparation_context(config, teacher, train, dtype))

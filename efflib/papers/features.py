@@ -1,9 +1,10 @@
-"""What a trained network computes for each image of a set: for silhouettes, nearest neighbours, clusters, maps."""
+"""An image set as tensors, and what a trained network computes for it: for silhouettes, neighbours, clusters, maps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +13,16 @@ from efflib.kernels.augment import normalise
 from efflib.models import Features, evaluating, features
 from efflib.papers.baselines import ClassifierConfig
 from efflib.training import DeviceSet, TrainingRecipe, normalisation
+
+
+def labels_of(data: ImageSet) -> Tensor:
+    """The labels (N,) of a set, int64, on the CPU."""
+    return torch.from_numpy(np.ascontiguousarray(data.labels))
+
+
+def pixels_of(data: ImageSet, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """The images (N, C, H, W) of a set, normalised, float32, on the CPU."""
+    return normalise(torch.from_numpy(np.ascontiguousarray(data.images)), mean, std)
 
 
 def pooled_features(

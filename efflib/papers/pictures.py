@@ -38,6 +38,11 @@ def trained_model(trial: Trial, store: Store, build: Callable[[Any], nn.Module] 
 def examples(per_class: int = 1, split: str = "test") -> ImageSet:
     """The first rendered images of each class whose object covers a quarter of the image at most."""
     data = load_dataset("objects32", split)
+    return data.take(small_objects(data, per_class))
+
+
+def small_objects(data: ImageSet, per_class: int = 1) -> np.ndarray:
+    """Positions: of each class, the first images whose object covers less than a quarter of them, if there are any."""
     small = np.asarray(data.masks).mean(axis=(1, 2)) < 0.25
     chosen = [np.flatnonzero(small & (data.labels == label))[:per_class] for label in range(len(data.classes))]
-    return data.take(np.concatenate(chosen))
+    return np.concatenate(chosen)

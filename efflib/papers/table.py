@@ -131,6 +131,8 @@ class Table:
             table's page.
         measures: metrics of the records that a page shows. The first is the headline: gains are made of it, and
             printed cells without a stated selection are compared with it.
+        view: (cell, metrics of its record) -> the metrics that the cell shows, where cells share a trial: the state
+            after so many epochs, one class of several; None shows all of them.
     """
 
     paper: str
@@ -144,6 +146,7 @@ class Table:
     across: tuple[str, ...] = ("dataset", "method")
     measures: tuple[str, ...] = SELECTIONS
     page: str = ""
+    view: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.measures, tuple) or not self.measures:

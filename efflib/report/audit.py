@@ -5,12 +5,14 @@ Printed numbers are decimals, so the arithmetic here is decimal too: 68.66 - 68.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from decimal import ROUND_HALF_UP, Decimal
 from html import escape
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from efflib.report.html import html_table
 
@@ -64,6 +66,77 @@ class Finding:
     def anchor(self) -> str:
         """Label of the finding's section on the audit page."""
         return f"audit-{self.id}"
+
+
+# --- what findings read -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Words of a paper, as printed, and where they stand; `numbers` are those in them, left to right."""
+
+    where: str
+    words: str
+
+    @property
+    def numbers(self) -> tuple[Decimal, ...]:
+        """Without those that belong to a name (VGG8, CIFAR-10) or cite a reference; 326,192 is one number."""
+        plain = re.sub(r"\[\d+\]", "", self.words)
+        plain = re.sub(r"(?<![\d,])\d{1,3}(?:,\d{3})+(?!,?\d)", lambda found: found[0].replace(",", ""), plain)
+        found = re.findall(r"(?<![\w.])(?<![A-Z]-)\d+(?:\.\d+)?(?:e-?\d+)?", plain)
+        return tuple(Decimal(number) for number in found)
+
+
+def words_of(text: Mapping[str, Sentence], *names: str) -> tuple[str, ...]:
+    """The words of the named sentences, as a finding's quotes."""
+    return tuple(text[name].words for name in names)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Printed tables of a paper, and by their ids the entries of its references.yaml: what its findings may read.
+
+    references: numbers that others published. facts: what else is quoted. A subclass adds a field for each further list
+    of the file.
+    """
+
+    tables: Mapping[str, Any]
+    references: Mapping[str, Mapping[str, Any]]
+    facts: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path, tables: Mapping[str, Any]) -> Self:
+        """From a references.yaml; every field but the tables names one of its lists.
+
+        Raises:
+            ValueError: two entries with the same id.
+        """
+        import yaml
+
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        lists = {part.name: raw[part.name] for part in fields(cls) if part.name != "tables"}
+        ids = Counter(entry["id"] for entries in lists.values() for entry in entries)
+        if repeated := [name for name, count in ids.items() if count > 1]:
+            raise ValueError(f"{path}: every entry needs an id of its own; more than one is called {repeated[0]!r}")
+        return cls(tables, **{name: {entry["id"]: entry for entry in entries} for name, entries in lists.items()})
+
+    def sources(self, *names: str) -> tuple[str, ...]:
+        """Where the named entries come from."""
+        lists = [getattr(self, part.name) for part in fields(self) if part.name != "tables"]
+        known = {name: entry for entries in lists for name, entry in entries.items()}
+        return tuple(known[name]["source"] for name in names)
+
+    def published(self, table: str) -> list[dict[str, Any]]:
+        """Printed cells of a table beside what others published for the same experiment.
+
+        Returns:
+            One row per published number: table, cell, printed, reference, quoted, equal, difference (printed - quoted).
+        """
+        rows = match_references([self.tables[table]], self.references.values())
+        return [{**row, "difference": row["printed"] - row["quoted"]} for row in rows]
+
+
+# --- arithmetic -------------------------------------------------------------------------------------------
 
 
 def exact(value: float) -> Decimal:

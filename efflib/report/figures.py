@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from efflib.report.html import sentence
 from efflib.report.measures import Measure, headline_of
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def gains(comparison: TableComparison, methods: Sequence[str], names: Mapping[st
     groups = list(dict.fromkeys(_setting(row) for row in rows))
     methods = [method for method in methods if any(row.keys["method"] == method for row in rows)]
     if not rows:
-        return _nothing(
+        return sentence(
             f"No {measure.change} is measured at scale {comparison.results.scale} yet, so there is nothing to draw."
         )
 
@@ -115,7 +116,7 @@ def sweep(
     measure = headline_of(comparison.table)
     datasets = list(dict.fromkeys(row.keys["dataset"] for row in rows))
     if not any(row.gain for row in rows):
-        return _nothing(f"Nothing is measured along {label} at scale {comparison.results.scale} yet.")
+        return sentence(f"Nothing is measured along {label} at scale {comparison.results.scale} yet.")
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, len(datasets), squeeze=False, sharey=True)[0]
@@ -146,7 +147,7 @@ def image_grid(rows: Sequence[Sequence[np.ndarray]], columns: Sequence[str], lin
         alt: what the figure shows.
     """
     if not rows:
-        return _nothing("There is no picture to show.")
+        return sentence("There is no picture to show.")
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(rows), len(columns), squeeze=False)
@@ -183,13 +184,6 @@ def _curve(axes: Any, rows: Sequence[Any], option: str, label: str, colour: str,
 def _width(interval: Any) -> float:
     """Half the interval; NaN, which draws nothing, where one seed gives none (0 would look exact)."""
     return float("nan") if interval.half_width is None else interval.half_width
-
-
-def _nothing(sentence: str) -> Any:
-    """A sentence instead of an empty picture."""
-    from IPython.display import HTML
-
-    return HTML(f"<p>{escape(sentence)}</p>")
 
 
 def _spoken(rows: Sequence[Any], measure: Measure) -> str:

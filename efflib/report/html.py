@@ -1,4 +1,4 @@
-"""Rows as plain HTML tables: readable without scripts, sortable with the book's own."""
+"""Plain HTML: rows as tables, readable without scripts and sortable with the book's own, and single sentences."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ def html_table(rows: Sequence[Mapping[str, Any]], caption: str = "", table_id: s
     name = f' id="{escape(table_id)}"' if table_id else ""
     table = f'<table class="sortable"{name}>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     return f'<div class="table-scroll">{table}</div>'
+
+
+def sentence(text: str) -> Any:
+    """One paragraph of plain text, as a page shows it where there is no table or picture to show."""
+    from IPython.display import HTML
+
+    return HTML(f"<p>{escape(text)}</p>")
 
 
 def as_text(value: Any) -> str:

@@ -9,6 +9,7 @@ from efflib.report.audit import exact
 from efflib.report.verdict import Interval
 
 SELECTIONS = ("last", "test_best", "val_best")  # the accuracies of every run; records hold them in percent
+_ACCURACIES = (*SELECTIONS, "leak_free", "train")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ UNITS = {
     "nats_per_character": Unit("Loss in nats per character", "nats per character", 3, lower_is_better=True),
     "bytes": Unit("Size in bytes", "bytes", 0, lower_is_better=True),
     "count": Unit("Number", "numbers", 0),
+    "megabytes": Unit("Size in MB (10⁶ bytes)", "MB", 2, lower_is_better=True),
+    "score": Unit("DisWOT score", "score", 2, 2, lower_is_better=True),
 }
 
 # Metric of a record -> column title, what it was measured on, and its unit; None: the unit of the printed table.
@@ -48,6 +51,10 @@ _METRICS: dict[str, tuple[str, str, str | None]] = {
     "last": ("last", "last epoch", None),
     "test_best": ("test best", "best epoch on the test images", None),
     "val_best": ("val best", "best epoch on the held-out images", None),
+    "leak_free": ("leak-free", "test images that are no copies of training images", None),
+    "train": ("train", "training images", None),
+    "score": ("score", "mean over draws", "score"),
+    "cross_entropy": ("cross-entropy", "test images", "nats"),
     "train_mse": ("train MSE", "training images", "mse"),
     "test_mse": ("test MSE", "test images", "mse"),
     "train_nmse": ("train NMSE", "training images", "nmse"),
@@ -117,7 +124,7 @@ def measure_of(table: Any, metric: str) -> Measure:
     name = own or (table.printed.unit if table.printed.unit != "none" else "percent")
     unit = unit_named(name)
     as_printed = [decimals_of(cell.value) for cell in table.printed.numbers] if name == table.printed.unit else []
-    factor = 0.01 if name == "fraction" and metric in SELECTIONS else 1
+    factor = 0.01 if name == "fraction" and metric in _ACCURACIES else 1
     return Measure(metric, title, where, unit, max([unit.decimals, *as_printed]), factor)
 
 

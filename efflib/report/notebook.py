@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from efflib.report.audit import Finding, findings_for, label
-from efflib.report.html import html_table
+from efflib.report.html import html_table, sentence
 from efflib.report.measures import Measure, as_printed, captions, headline_of
 from efflib.report.tables import TableComparison, compare, compare_scales
 from efflib.report.verdict import (
@@ -219,7 +219,7 @@ class TablePage:
         chosen = findings_for(self.findings, self.table.id)
         if not chosen:
             return _markdown("The audit has no finding about this table.")
-        return _markdown("\n".join(f"- **{f.title}.** {f.text} ({{ref}}`details <{f.anchor}>`)" for f in chosen))
+        return finding_list(chosen)
 
     def repeat(self, scale: str = "tiny") -> Any:
         """One copyable line that repeats this table with papermill."""
@@ -267,6 +267,27 @@ def evidence(table: Any, scale: str) -> Any:
     return Results(table, scale, [e for e in results.entries if e.seed < DEFAULT_SEEDS or e.record is not None])
 
 
+def at_every_scale(
+    page: TablePage,
+    *tables: Callable[[Any], Any],
+    nothing: str = "No trial on real data has a usable record for this yet.",
+) -> Any:
+    """The given tables of results for every recorded scale, smallest first; a sentence where nothing is recorded."""
+    parts = [table(shown.results).data for shown in page.recorded.values() for table in tables]
+    return _html("".join(parts)) if parts else sentence(nothing)
+
+
+def finding_list(findings: Iterable[Finding]) -> Any:
+    """Audit findings as a list, each linking to its place on the audit page."""
+    return _markdown("\n".join(f"- **{f.title}.** {f.text} ({{ref}}`details <{f.anchor}>`)" for f in findings))
+
+
+def chance_bar(images: int, classes: int) -> float:
+    """Accuracy in % that guessing exceeds by chance alone hardly ever: its mean plus three standard errors."""
+    chance = 1 / classes
+    return 100 * (chance + 3 * (chance * (1 - chance) / images) ** 0.5)
+
+
 def refuse_chance_level(results: Any) -> None:
     """Check that each baseline of a demonstration beats guessing by three standard errors.
 
@@ -281,8 +302,7 @@ def refuse_chance_level(results: Any) -> None:
         if entry.record.failure:
             raise ChanceLevel(f"{entry.trial.label} failed: {entry.record.failure.reason}")
         test = load_dataset(entry.trial.config["dataset"], "test")
-        chance = 1 / len(test.classes)
-        bar = 100 * (chance + 3 * (chance * (1 - chance) / len(test)) ** 0.5)
+        bar = chance_bar(len(test), len(test.classes))
         if not entry.record.metrics["last"] > bar:  # a NaN does not beat it either
             raise ChanceLevel(
                 f"{entry.trial.label} reaches {entry.record.metrics['last']:.1f} %, guessing plus three standard "

@@ -17,20 +17,19 @@ from efflib.report.tables import ledger
 from efflib.report.verdict import CELL_VERDICTS, LOWER, REPRODUCED, SCALES
 
 
-def write_pages(book: Path, papers: Mapping[str, Any], coming: Mapping[str, str]) -> list[Path]:
+def write_pages(book: Path, papers: Mapping[str, Any]) -> list[Path]:
     """Write `book/generated/{ledger,status,audit}.md`; a file is touched only if its text changes.
 
     Args:
         book: the book's folder.
         papers: slug -> package of a paper (`tables`, `printed`, `findings`, `title`).
-        coming: slug -> title of papers that are not there yet.
 
     Returns:
         The files that changed.
     """
     findings = [finding for paper in papers.values() for finding in paper.findings()]
     pages = {
-        "ledger": ledger_html(ledger_rows(papers), papers, coming),
+        "ledger": ledger_html(ledger_rows(papers), papers),
         "status": status_markdown(book / "executed"),
         "audit": audit_markdown(findings),
     }
@@ -49,7 +48,7 @@ def ledger_rows(papers: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [row for row in ledger(items) if row["printed"] or any(row["claims"].values())]
 
 
-def ledger_html(rows: list[dict[str, Any]], papers: Mapping[str, Any], coming: Mapping[str, str]) -> str:
+def ledger_html(rows: list[dict[str, Any]], papers: Mapping[str, Any]) -> str:
     """The ledger as a heat map, papers x tables, and the table of reasons below it."""
     lines = []
     for slug, paper in papers.items():
@@ -57,10 +56,6 @@ def ledger_html(rows: list[dict[str, Any]], papers: Mapping[str, Any], coming: M
         cells = "".join(_heat_cell(row, linked=row["table"] in paper.tables) for row in own)
         name = f'<a href="executed/{escape(slug)}/chapter.html">{escape(paper.title)}</a>'
         lines.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
-    width = max([1, *Counter(row["paper"] for row in rows).values()])
-    for title in coming.values():
-        absent = f'<td class="ledger-coming" colspan="{width}">not there yet</td>'
-        lines.append(f'<tr><th scope="row">{escape(title)}</th>{absent}</tr>')
     heat = f'<div class="table-scroll"><table class="ledger"><tbody>{"".join(lines)}</tbody></table></div>'
     legend = (
         "Each box is one printed table: how many numbers it prints, how many of them are decided at the paper's own "

@@ -72,6 +72,7 @@ _HOMES = (
     "efflib.papers.encodenet.recipes",
     "efflib.papers.safety.recipes",
     "efflib.papers.safety.baselines",
+    "efflib.papers.diswot.recipes",
 )
 
 

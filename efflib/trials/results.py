@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from efflib.trials.freshness import stale_reason
@@ -12,17 +12,22 @@ from efflib.trials.store import Store
 from efflib.trials.trial import Trial
 
 DEFAULT_SEEDS = 5
+View = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]  # (cell, metrics of its record) -> metrics
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One run of one cell: what was asked, and the record that answers it (None if there is none)."""
+    """One run of one cell: what was asked, and the record that answers it (None if there is none).
+
+    `view` tells what of the record's metrics the cell shows, as in `efflib.papers.table.Table`.
+    """
 
     cell: Mapping[str, Any]
     seed: int
     trial: Trial
     record: Record | None = None
     stale_because: str | None = None
+    view: View | None = None
 
     @property
     def stale(self) -> bool:
@@ -31,6 +36,14 @@ class Entry:
     @property
     def usable(self) -> bool:
         return self.record is not None and self.record.status == "ok" and not self.stale
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """What the cell shows of its record's metrics; nothing unless the entry is usable."""
+        if not self.usable:
+            return {}
+        metrics = self.record.metrics  # type: ignore[union-attr]
+        return metrics if self.view is None else self.view(self.cell, metrics)
 
 
 @dataclass(frozen=True)
@@ -52,12 +65,14 @@ class Results:
             ValueError: the cell's keys do not single out one value per seed.
         """
         found: dict[int, float] = {}
-        owners: dict[int, str] = {}
+        owners: dict[int, Entry] = {}
         for entry in self.matching(**cell):
-            if entry.usable and entry.record.metrics.get(metric) is not None:  # type: ignore[union-attr]
-                if owners.setdefault(entry.seed, entry.trial.identity) != entry.trial.identity:
-                    raise ValueError(f"{cell} matches several cells for seed {entry.seed}: give more keys")
-                found[entry.seed] = float(entry.record.metrics[metric])  # type: ignore[union-attr]
+            value = entry.metrics.get(metric)
+            if value is None:
+                continue
+            if not _agree(owners.setdefault(entry.seed, entry), entry):
+                raise ValueError(f"{cell} matches several cells for seed {entry.seed}: give more keys")
+            found[entry.seed] = float(value)
         return found
 
     def reason(self, **cell: Any) -> str:
@@ -91,6 +106,12 @@ class Results:
         return len(usable), len({e.trial.identity for e in self.entries})
 
 
+def _agree(one: Entry, other: Entry) -> bool:
+    """Whether two entries must have the same value: one trial, seen in one way."""
+    same = one.trial.identity == other.trial.identity
+    return same and (one.view is None or one.cell == other.cell)
+
+
 def collect(
     table_or_trials: Any,
     scale: str,
@@ -104,7 +125,9 @@ def collect(
     """
     store = store or Store.for_scale(scale)
     if hasattr(table_or_trials, "entries"):
-        asked = [Entry(cell, seed, trial) for cell, seed, trial in table_or_trials.entries(scale, seeds, **choices)]
+        view = getattr(table_or_trials, "view", None)
+        cells = table_or_trials.entries(scale, seeds, **choices)
+        asked = [Entry(cell, seed, trial, view=view) for cell, seed, trial in cells]
     else:
         asked = [Entry(trial.config, trial.config.get("seed", 0), trial) for trial in table_or_trials]
     by_identity: dict[str, list[Record]] = {}
@@ -129,7 +152,7 @@ def _answered(entry: Entry, records: list[Record]) -> Entry:
         )
 
     best = max(records, key=rank)
-    return Entry(entry.cell, entry.seed, entry.trial, best, why[id(best)])
+    return replace(entry, record=best, stale_because=why[id(best)])
 
 
 def outdated(trial: Trial, record: Record) -> str | None:

@@ -14,7 +14,8 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from efflib.data import Names, embedded_names, load_dataset, load_names
+from efflib.data import load_dataset
+from efflib.data.names import NAME_LISTS
 from efflib.training import ForeignCheckpoint, pick_device, pick_precision
 from efflib.trials.freshness import canary
 from efflib.trials.provenance import commit, provenance, source_hash
@@ -139,8 +140,9 @@ def key_of(trial: Trial, machine: Machine) -> str:
 
 
 def precision_of(trial: Trial, machine: Machine) -> str:
-    """The precision a trial runs in: its recipe's own, if it has one, else the machine's."""
-    return get_recipe(trial.recipe).precision or machine.precision
+    """The precision a trial runs in: its recipe's or its settings' own, if either has one, else the machine's."""
+    own = get_recipe(trial.recipe).precision or getattr(trial.settings, "precision", None)
+    return own or machine.precision
 
 
 def data_used(trial: Trial) -> DataUsed:
@@ -148,14 +150,12 @@ def data_used(trial: Trial) -> DataUsed:
     return _data_used(tuple(get_recipe(trial.recipe).data(trial.settings)), os.environ.get("EFFLIB_DATA"))
 
 
-# Lists of names have no splits of their own: a trial cuts the text as its settings say.
-_TEXTS: dict[str, Callable[[], Names]] = {"names": load_names, "embedded_names": embedded_names}
-
-
 @lru_cache(maxsize=64)
 def _data_used(splits: tuple[tuple[str, str], ...], root: str | None) -> DataUsed:
+    if not splits:  # a count of parameters reads nothing, and there is nothing to differ from the official data
+        return DataUsed(name="none", fingerprint="none", variant="official")
     # Remembered per process and root: every key needs it, and reading a whole set takes up to a second.
-    sets = [_TEXTS[name]() if name in _TEXTS else load_dataset(name, split) for name, split in splits]
+    sets = [NAME_LISTS[name]() if name in NAME_LISTS else load_dataset(name, split) for name, split in splits]
     fingerprint = sets[0].fingerprint if len(sets) == 1 else digest([data.fingerprint for data in sets])
     return DataUsed(name=sets[0].name, fingerprint=fingerprint, variant=sets[0].variant)
 

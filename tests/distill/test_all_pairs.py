@@ -61,6 +61,13 @@ RUNS = {
         {"kd", "feature"},
         {"align", "guides"},
     ),
+    "diswot_plus": ("diswot_plus", {}, {"kd", "semantic", "relation"}, set()),
+    "diswot_plus cosine": (
+        "diswot_plus",
+        {"map": "gxa", "distance": "cosine", "relation": "cosine"},
+        {"kd", "semantic", "relation"},
+        set(),
+    ),
 }
 COMBINATIONS = [(pair, run) for pair in CIFAR for run in RUNS] + [(p, run) for p in TINY_PAIRS for run in TIMED]
 
@@ -273,7 +280,7 @@ def test_temperature_must_be_positive(run, temperature):
 @pytest.mark.parametrize("run", RUNS)
 def test_logits_of_another_number_of_classes(run):
     """An error that names both numbers where logits are compared; methods that compare features do not mind."""
-    if RUNS[run][0] in ("kd", "dkd", "ickd", "rpkd", "sakd", "pkgd"):
+    if RUNS[run][0] in ("kd", "dkd", "ickd", "rpkd", "sakd", "pkgd", "diswot_plus"):
         with pytest.raises(ValueError, match=r"10 classes and the teacher 13|\(6, 10\) and \(6, 13\).*same classes"):
             called(run, classes=13)
     else:
@@ -290,7 +297,7 @@ def test_an_index_outside_the_memory_bank(run, wrong):
 @pytest.mark.parametrize("run", RUNS)
 def test_a_batch_of_one(run):
     """An error where images are compared or normalised over the batch; the others learn from one image as well."""
-    if run in ("rkd", "crd in the batch"):
+    if RUNS[run][0] in ("rkd", "diswot_plus") or run == "crd in the batch":
         with pytest.raises(ValueError, match="at least 2, got 1"):
             called(run, n=1)
     elif RUNS[run][0] in ("reviewkd", "rpkd", "pkgd"):

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from efflib.papers import bimask as package
 from efflib.papers.bimask import claims
 from efflib.papers.table import Claim, PrintedTable, Table, check_seeds, load_paper, load_printed
 from efflib.report.verdict import SUPPORTED, claim_verdict
 
-PATH = Path(package.__path__[0]) / "printed.yaml"
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-SUPPLIED = SHARED / "specs" / "tables" / "bimask.yaml"
-PAPER = SHARED / "papers" / "bimask.txt"
+SLUG = "bimask"
 NAMES = {
     "wide-resnet-50": "wrn_52_2",
     "fitnets": "fitnet",
@@ -27,13 +23,8 @@ NAMES = {
 }
 
 
-@pytest.fixture(scope="module")
-def printed() -> dict[str, PrintedTable]:
-    return load_printed(PATH)
-
-
-def test_tables_and_counts(printed: dict[str, PrintedTable]) -> None:
-    assert load_paper(PATH)["paper"] == "bimask"
+def test_tables_and_counts(home: Path, printed: dict[str, PrintedTable]) -> None:
+    assert load_paper(home / "printed.yaml")["paper"] == "bimask"
     counts = {name: len(table.numbers) for name, table in printed.items()}
     # table 5: 2 student baselines, 4 teachers, 20 students
     assert counts == {
@@ -58,9 +49,8 @@ def test_cells_are_distinct_and_plausible(printed: dict[str, PrintedTable]) -> N
         assert unpaired == []
 
 
-def test_nothing_derived_is_stored() -> None:
-    text = PATH.read_text(encoding="utf-8").split("paper: bimask", 1)[1]  # below the heading comment
-    assert re.findall(r"\b(recomputed\w*|note\w*|source|reference_points|check_\w*|reported\w*)\s*:", text) == []
+def test_nothing_derived_is_stored(stored_derived: Callable[..., list[str]]) -> None:
+    assert stored_derived() == []
 
 
 @pytest.mark.parametrize("field", ["recomputed_gain", "note", "source", "check_gain"])
@@ -86,9 +76,9 @@ def test_cell_lookup_names_what_is_there(printed: dict[str, PrintedTable]) -> No
         printed["table7"].cell(model="vgg9")
 
 
-def supplied_cells() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+def supplied_cells(supplied: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     """Table id, keys in our names, raw cell of the supplied tables."""
-    for table in yaml.safe_load(SUPPLIED.read_text(encoding="utf-8"))["tables"]:
+    for table in supplied["tables"]:
         for raw in table["cells"]:
             if "value" in raw:
                 keys = {k: NAMES.get(raw[k], raw[k]) for k in ("model", "teacher", "student", "dataset") if k in raw}
@@ -103,11 +93,9 @@ def supplied_cells() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
                 yield table["id"], keys, raw
 
 
-def test_numbers_equal_the_supplied_tables(printed: dict[str, PrintedTable]) -> None:
-    if not SUPPLIED.exists():
-        pytest.skip("the supplied tables are not beside this checkout")
+def test_numbers_equal_the_supplied_tables(printed: dict[str, PrintedTable], supplied: dict[str, Any]) -> None:
     seen = 0
-    for name, keys, raw in supplied_cells():
+    for name, keys, raw in supplied_cells(supplied):
         table = printed[name]
         cell = table.cell(**keys)
         assert (cell.value, cell.gain) == (raw["value"], raw.get("reported_gain")), (name, keys)
@@ -118,14 +106,12 @@ def test_numbers_equal_the_supplied_tables(printed: dict[str, PrintedTable]) -> 
             assert table.cell(**where).value == raw["teacher_accuracy"]
         seen += 1
     others = [c for t in printed.values() for c in t.numbers if c.keys["method"] in ("baseline", "teacher")]
-    baselines_supplied = sum(raw["method"] == "baseline" for _, _, raw in supplied_cells())
+    baselines_supplied = sum(raw["method"] == "baseline" for _, _, raw in supplied_cells(supplied))
     assert seen - baselines_supplied + len(others) == sum(len(t.numbers) for t in printed.values())
 
 
-def test_every_number_is_in_the_paper(printed: dict[str, PrintedTable]) -> None:
-    if not PAPER.exists():
-        pytest.skip("the paper's text is not beside this checkout")
-    parts = re.split(r"^TABLE (\d)\.", PAPER.read_text(encoding="utf-8"), flags=re.M)
+def test_every_number_is_in_the_paper(printed: dict[str, PrintedTable], text: str) -> None:
+    parts = re.split(r"^TABLE (\d)\.", text, flags=re.M)
     for number, body in zip(parts[1::2], parts[2::2]):
         table = printed[f"table{number}"]
         found = body.split("\n\n")  # the caption, then the rows
@@ -133,15 +119,13 @@ def test_every_number_is_in_the_paper(printed: dict[str, PrintedTable]) -> None:
         for cell in table.numbers:
             gain = "" if cell.gain is None else f" ({cell.gain:.2f})"
             shown = [f"{cell.value:.2f}{gain}", f"{cell.value:g}{gain}"]
-            assert any(text in rows for text in shown), (table.id, cell)
+            assert any(each in rows for each in shown), (table.id, cell)
         for aggregate in table.aggregates:
             assert f"{aggregate['printed']:.2f}" in rows
 
 
-def test_underlined_values_are_as_printed(printed: dict[str, PrintedTable]) -> None:
-    if not PAPER.exists():
-        pytest.skip("the paper's text is not beside this checkout")
-    underlined = re.findall(r"<u>([\d.]+)", PAPER.read_text(encoding="utf-8"))
+def test_underlined_values_are_as_printed(printed: dict[str, PrintedTable], text: str) -> None:
+    underlined = re.findall(r"<u>([\d.]+)", text)
     marked = [c.value for c in printed["table4"].cells if c.printed.get("mark") == "underlined"]
     assert [f"{value:.2f}" for value in marked] == underlined
 

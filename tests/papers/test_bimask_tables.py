@@ -22,12 +22,7 @@ EVERY = [(name, scale) for name in tables for scale in SCALE_NAMES]
 OWN_ARMS = [(name, scale) for name, scale in EVERY if name not in ("table4", "table5")]
 
 
-@pytest.fixture(autouse=True)
-def no_data(tmp_path, monkeypatch):
-    """Grids are made without any data."""
-    monkeypatch.delenv("EFFLIB_DATA", raising=False)
-    monkeypatch.setenv("EFFLIB_CACHE", str(tmp_path))
-    monkeypatch.setenv("EFFLIB_OFFLINE", "1")
+pytestmark = pytest.mark.usefixtures("no_data")
 
 
 @pytest.mark.parametrize(("name", "scale"), EVERY)

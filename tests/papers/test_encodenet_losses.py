@@ -15,6 +15,7 @@ from efflib.papers.baselines import CANARY_SETTINGS, ClassifierConfig, new_model
 from efflib.papers.encodenet import arms, losses
 from efflib.papers.encodenet.autoencoder import ConvertingAutoencoder, converted
 from efflib.papers.encodenet.codebook import Codebook
+from efflib.papers.encodenet.cost import Cost
 from efflib.papers.encodenet.recipes import AutoencoderConfig
 from efflib.papers.encodenet.tables import tables
 from efflib.report.tables import TableComparison
@@ -240,12 +241,13 @@ def test_the_picture_shows_both_sets_and_all_targets():
 def test_costs_are_the_specs(model, baseline, autoencoder, frozen, finetune, rho):
     """Section 5.0 of the spec, full scale, in PFLOP."""
     parent = arms.baseline("paper", model, "cifar10", 0)
-    found = losses.costs("paper", parent)
-    stages = (found.baseline, found.autoencoder, found.frozen, found.finetune)
+    literal, tuned = losses.costs("paper", parent).values()
+    stages = (literal.before, literal.preparation, literal.network, tuned.network)
     assert [f"{flops / 1e15:.1f}" for flops in stages] == [str(n) for n in (baseline, autoencoder, frozen, finetune)]
-    assert found.extra() == arms.extra_cost("paper", parent) == pytest.approx(rho, abs=0.05)
-    assert found.extra("finetune") - found.extra() == pytest.approx(2 / 9)  # backward passes of 100 epochs to 300
-    assert (found.epochs, found.long_epochs) == (300, arms.whole_epochs("paper", parent))
+    assert literal.extra == arms.extra_cost("paper", parent) == pytest.approx(rho, abs=0.05)
+    assert tuned.extra - literal.extra == pytest.approx(2 / 9)  # backward passes of 100 epochs to 300
+    assert (tuned.before, tuned.preparation) == (literal.before, literal.preparation)
+    assert losses._epochs(parent) == 300
 
 
 def test_one_row_per_network_and_scale():
@@ -267,12 +269,12 @@ def test_the_warning_names_the_cheapest_and_the_dearest():
 
 
 def test_work_ends_where_the_budget_ends():
-    spent = losses.Costs(baseline=100.0, autoencoder=400.0, frozen=20.0, finetune=60.0, epochs=10, long_epochs=52)
-    assert losses._work("baseline", 10, spent)[[0, -1]] == pytest.approx([0.1, 1.0])
-    assert losses._work("baseline_long", 52, spent)[-1] == pytest.approx(1 + spent.extra())
-    assert losses._work("encodenet", 4, spent) == pytest.approx([5.05, 5.1, 5.15, 5.2])
-    assert losses._work("finetune", 2, spent) == pytest.approx([5.3, 5.6])
-    assert losses._work("finetune", 2, spent)[-1] == pytest.approx(1 + spent.extra("finetune"))
+    spent = {"encodenet": Cost(100.0, 400.0, 20.0), "finetune": Cost(100.0, 400.0, 60.0)}
+    assert losses._work("baseline", 10, spent, 10)[[0, -1]] == pytest.approx([0.1, 1.0])
+    assert losses._work("baseline_long", 52, spent, 10)[-1] == pytest.approx(1 + spent["encodenet"].extra)
+    assert losses._work("encodenet", 4, spent, 10) == pytest.approx([5.05, 5.1, 5.15, 5.2])
+    assert losses._work("finetune", 2, spent, 10) == pytest.approx([5.3, 5.6])
+    assert losses._work("finetune", 2, spent, 10)[-1] == pytest.approx(1 + spent["finetune"].extra)
 
 
 # --- table 2: curves --------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from efflib.papers.baselines import new_model, planned_images, split
 from efflib.papers.encodenet import arms, claims, peers
 from efflib.papers.encodenet.autoencoder import ConvertingAutoencoder
 from efflib.papers.encodenet.codebook import Codebook
+from efflib.papers.encodenet.cost import cost_of
 from efflib.papers.encodenet.tables import tables
 from efflib.papers.pictures import examples
 from efflib.training import seeded
@@ -80,7 +81,7 @@ def at_paper_scale() -> dict[tuple[str, str], Any]:
 
 @pytest.mark.parametrize("arm", COSTS)
 def test_costs_are_the_specs(arm, at_paper_scale):
-    cost = peers.spent(at_paper_scale[arm])
+    cost = cost_of(at_paper_scale[arm])
     wanted = COSTS[arm]
     parts = [flops / 1e15 for flops in (cost.before, cost.preparation, cost.network)]
     assert parts == pytest.approx(wanted, abs=0.52 if arm[0] == "resnet50" else 0.051)  # as the spec rounds
@@ -90,7 +91,7 @@ def test_costs_are_the_specs(arm, at_paper_scale):
 def test_the_paraphraser_is_ft_s_preparation(at_paper_scale):
     """Thirty epochs of the teacher's forward passes and of the paraphraser beside them."""
     for student, teacher_macs in (("resnet32", 253.2e6), ("vgg8", 398.2e6)):
-        plain, ft = (peers.spent(at_paper_scale[student, method]) for method in ("kd", "ft"))
+        plain, ft = (cost_of(at_paper_scale[student, method]) for method in ("kd", "ft"))
         passes = 2 * teacher_macs * 50_000 * 30
         assert plain.preparation == 0 < passes < ft.preparation < 2 * passes
         assert ft.before == plain.before and ft.network > plain.network
@@ -103,19 +104,19 @@ def test_costs_are_what_the_recipes_plan_less_evaluations(arm, at_paper_scale):
     trial = at_paper_scale[arm]
     _, evaluated = planned_images(trial.settings)
     planned = get_recipe(trial.recipe).flops(trial.settings)
-    forward = peers.spent(at_paper_scale[arm[0], "baseline"]).network / (3 * 50_000 * 240)
+    forward = cost_of(at_paper_scale[arm[0], "baseline"]).network / (3 * 50_000 * 240)
     if arm[1] == "teacher":
-        forward = peers.spent(trial).network / (3 * 50_000 * 240)
-    own = peers.spent(trial)
+        forward = cost_of(trial).network / (3 * 50_000 * 240)
+    own = cost_of(trial)
     counted = own.network + (own.preparation if trial.recipe == "distill" else 0)
     assert planned - counted == pytest.approx(forward * evaluated * trial.settings.training.epochs, rel=1e-9)
 
 
 def test_a_student_pays_for_its_teacher_and_encodenet_for_its_baseline(at_paper_scale):
     for student in ("resnet32", "vgg8"):
-        alone, teacher = (peers.spent(at_paper_scale[student, method]).whole for method in ("baseline", "teacher"))
-        assert peers.spent(at_paper_scale[student, "ft"]).before == teacher
-        assert peers.spent(at_paper_scale[student, "encodenet"]).before == alone
+        alone, teacher = (cost_of(at_paper_scale[student, method]).whole for method in ("baseline", "teacher"))
+        assert cost_of(at_paper_scale[student, "ft"]).before == teacher
+        assert cost_of(at_paper_scale[student, "encodenet"]).before == alone
 
 
 def test_cost_rows_relate_to_the_network_alone():

@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from efflib import create_model, load_dataset
+from efflib.data import NORMALISATION
 from efflib.kernels import hcl_loss
 from efflib.models import count_macs, features
 from efflib.papers.baselines import CANARY_SETTINGS, ClassifierConfig, new_model, split
 from efflib.papers.distillation import work_of
-from efflib.papers.features import pooled_features
+from efflib.papers.features import pixels_of, pooled_features
 from efflib.papers.pkgd import claims, recipes, show
 from efflib.papers.pkgd.arms import arm, baseline, embedding
 from efflib.papers.pkgd.figures import SMOKE_TIMED
@@ -360,7 +361,7 @@ def pair():
     """(student, teacher), untrained but for the statistics of their batch norms; 8, 16, 32 channels."""
     with seeded(0):
         student, teacher = (create_model(name, 10, width=0.5) for name in ("resnet14", "resnet20"))
-    images = show._normalised(load_dataset("objects32", "train").take(range(48)))
+    images = pixels_of(load_dataset("objects32", "train").take(range(48)), *NORMALISATION["objects32"])
     with torch.no_grad():
         for model in (student, teacher):
             for _ in range(20):
@@ -372,7 +373,7 @@ def test_attention_is_the_squared_last_stage(pair):
     student, data = pair[0], show.examples().take(range(4))
     heat = show.attention(student, data)
     assert heat.shape == (4, 32, 32) and float(heat.min()) >= 0 and float(heat.max()) <= 1
-    last = features(student, show._normalised(data)).stages[-1].detach()
+    last = features(student, pixels_of(data, *NORMALISATION[data.name])).stages[-1].detach()
     squared = (last**2).mean(dim=1)
     flat = squared.flatten(1)
     scaled = ((flat - flat.amin(1, keepdim=True)) / (flat.amax(1) - flat.amin(1))[:, None]).reshape_as(squared)

@@ -17,12 +17,8 @@ import pytest
 from efflib.papers.safety import audit
 from efflib.report.audit import Finding, audit_markdown, findings_for
 
+SLUG = "safety"
 DATA = Path(os.environ.get("EFFLIB_DATA", "nowhere"))
-
-
-@pytest.fixture(scope="module")
-def findings() -> dict[int, Finding]:
-    return {int(f.id.split("-")[1]): f for f in audit.findings()}
 
 
 def test_all_findings_are_there(findings: dict[int, Finding]) -> None:
@@ -205,12 +201,8 @@ def test_findings_become_a_page(findings: dict[int, Finding]) -> None:
     assert not re.search(r"\bnan\b|None\b.*bytes|\{[a-z_]+\}", text)
 
 
-def test_wording_is_fair(findings: dict[int, Finding]) -> None:
-    unfair = re.compile(
-        r"\b(fraud|cheat|fake|dishonest|manipulat|sloppy|embarrass|ridiculous|absurd|lie[sd]? about)", re.I
-    )
-    for finding in findings.values():
-        assert not unfair.search(finding.title + finding.text)
+def test_wording_is_fair(unfair: list[str]) -> None:
+    assert unfair == []
 
 
 def test_texts_are_formatted_from_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,14 +9,13 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from efflib.data import embedded_names, load_dataset
+from efflib.data import NORMALISATION, embedded_names, load_dataset
 from efflib.papers.safety import arms, drift, recipes, steps
 from efflib.papers.safety.preservation import preserved_names
 from efflib.papers.safety.recipes import (
     Compression,
     CompressionConfig,
     FloatConfig,
-    constants,
     exported,
     float_twin,
     make_task,
@@ -234,7 +233,7 @@ def test_selected_images_are_the_judges_choice_among_the_training_images():
     task = make_task(config, context())
     found, told = preservation_set(config, context(float=judge.state_dict()), task)
     train, _, _ = training_images(config)
-    wanted = select(score_images(judge, train, *constants("digits28"), "conv4"), 16, 10, seed=0)
+    wanted = select(score_images(judge, train, *NORMALISATION["digits28"], "conv4"), 16, 10, seed=0)
     assert torch.equal(found.x, task.train.x[wanted.positions]) and torch.equal(found.y, task.train.y[wanted.positions])
     assert told["preserved_counts"] == {"evidence": 8, "uncertain": 4, "diverse": 4}
     assert told["preserved_classes"] == torch.bincount(found.y, minlength=10).tolist() and len(found) == 16
@@ -311,7 +310,7 @@ def test_preserved_images_are_turned_and_shifted_only_if_asked():
         assert torch.equal(y, labels)
         black = float(task.train.x.min())  # digits are on black
         assert torch.equal(x, jitter(plain, generator, black) if asked else plain)
-    mean, std = constants("digits28")
+    mean, std = NORMALISATION["digits28"]
     assert black == pytest.approx(-mean[0] / std[0], rel=1e-6)
 
 

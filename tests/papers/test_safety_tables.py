@@ -25,12 +25,7 @@ COUNTS = {  # cells, and trials with one seed
 MODEL_OF = {"table1": CNN, "table1_bytes": CNN, "table2": DECODER, "table2_bytes": DECODER}
 
 
-@pytest.fixture(autouse=True)
-def no_data(tmp_path, monkeypatch):
-    """Grids are made without any data."""
-    monkeypatch.delenv("EFFLIB_DATA", raising=False)
-    monkeypatch.setenv("EFFLIB_CACHE", str(tmp_path))
-    monkeypatch.setenv("EFFLIB_OFFLINE", "1")
+pytestmark = pytest.mark.usefixtures("no_data")
 
 
 def entries(name: str, scale: str, seeds: Any = 1, **choices: Any) -> list[tuple[dict[str, Any], int, Trial]]:

@@ -15,8 +15,6 @@ from efflib.trials import Store, Trial
 from efflib.trials.provenance import source_hash
 from efflib.trials.record import Cost, DataUsed, Failure, Provenance, Record
 
-COMING = {"later": "A Later <Paper>", "last": "The Last"}
-
 
 def row(table: str, claims: dict | None = None, measured: int | None = None, reasons: dict | None = None, **counts):
     """A row of the ledger; `counts` are cell verdicts with _ for the space."""
@@ -81,19 +79,17 @@ def executed(home, name: str = "toy/table1", **parameters):
 
 def test_ledger_shows_every_paper_and_links_only_what_has_a_notebook() -> None:
     rows = [row("table1", not_run=4, reasons={"not <recorded> yet": 4}), row("table2", not_run=2)]
-    text = pages.ledger_html(rows, {"toy": toy_paper("table1")}, COMING)
+    text = pages.ledger_html(rows, {"toy": toy_paper("table1")})
     assert '<a href="executed/toy/chapter.html">Toys &amp; &lt;Tricks&gt;</a>' in text
     assert '<a href="executed/toy/table1.html">table1</a>' in text
     assert "toy/table2.html" not in text and "<strong>table2</strong>" in text
-    assert text.count('colspan="2">not there yet') == len(COMING)
-    assert "A Later &lt;Paper&gt;" in text
     assert "Title of table1 &lt;&amp;&gt;" in text
     assert "4: not &lt;recorded&gt; yet" in text
 
 
 def test_ledger_of_no_paper_is_still_a_page() -> None:
-    assert "not there yet" in pages.ledger_html([], {}, COMING)
-    assert "Toys" in pages.ledger_html([], {"toy": toy_paper()}, {})
+    assert '<table class="ledger"><tbody></tbody></table>' in pages.ledger_html([], {})
+    assert "Toys" in pages.ledger_html([], {"toy": toy_paper()})
 
 
 @pytest.mark.parametrize(
@@ -113,12 +109,12 @@ def test_ledger_of_no_paper_is_still_a_page() -> None:
     ],
 )
 def test_shading_follows_the_best_evidence(given, shade) -> None:
-    text = pages.ledger_html([row("table1", **given)], {"toy": toy_paper("table1")}, {})
+    text = pages.ledger_html([row("table1", **given)], {"toy": toy_paper("table1")})
     assert f'<td class="ledger-{shade}">' in text
 
 
 def test_boxes_count_what_was_measured_at_a_smaller_scale_only() -> None:
-    text = pages.ledger_html([row("table1", reproduced=3, not_run=5, measured=5)], {"toy": toy_paper("table1")}, {})
+    text = pages.ledger_html([row("table1", reproduced=3, not_run=5, measured=5)], {"toy": toy_paper("table1")})
     assert "8 numbers<br>3 with a verdict<br>2 measured smaller" in text
 
 
@@ -195,12 +191,13 @@ def test_status_counts_records_by_recipe(home, monkeypatch) -> None:
 
 def test_pages_are_written_only_when_they_change(home) -> None:
     papers = {"toy": toy_paper()}
-    first = pages.write_pages(home / "book", papers, COMING)
+    first = pages.write_pages(home / "book", papers)
     assert sorted(path.name for path in first) == ["audit.md", "ledger.md", "status.md"]
     stamps = {path: path.stat().st_mtime_ns for path in first}
-    assert pages.write_pages(home / "book", papers, COMING) == []
+    assert pages.write_pages(home / "book", papers) == []
     assert {path: path.stat().st_mtime_ns for path in first} == stamps
-    (changed,) = pages.write_pages(home / "book", papers, {"later": "Renamed"})
+    papers["toy"].title = "Renamed"
+    (changed,) = pages.write_pages(home / "book", papers)
     assert changed.name == "ledger.md" and "Renamed" in changed.read_text()
 
 

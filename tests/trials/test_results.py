@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from efflib.trials import Entry, Results, collect
@@ -59,6 +61,22 @@ def test_an_ambiguous_cell_is_an_error(lab, make):
         results.samples(method="bimask")
     assert results.samples(method="bimask", masking_ratio=0.3) == {0: 50.0}
     assert results.reason(masking_ratio=0.7) == "not in the tiny grid"
+
+
+def test_a_view_tells_what_a_cell_shows_of_its_record(lab, make):
+    def view(cell, metrics):
+        return metrics["followed"].get(str(cell["epochs"]), {})
+
+    followed = {"10": {"last": 70.0}, "30": {"last": 80.0, "train": 90.0}}
+    entries = [
+        replace(entry(make, 0, {"epochs": epochs}, last=80.0, followed=followed), view=view) for epochs in (10, 20, 30)
+    ]
+    results = Results(None, "tiny", entries)
+    found = {epochs: results.samples(method="bimask", epochs=epochs) for epochs in (10, 20, 30)}
+    assert found == {10: {0: 70.0}, 20: {}, 30: {0: 80.0}}
+    assert results.samples("train", epochs=30) == {0: 90.0}
+    with pytest.raises(ValueError, match="matches several cells for seed 0"):  # one trial, but seen in two ways
+        results.samples(method="bimask")
 
 
 def test_collect_needs_no_run_and_no_data(lab, make):

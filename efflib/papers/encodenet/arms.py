@@ -6,14 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from efflib.papers import cifar
-from efflib.papers.baselines import ClassifierConfig, planned_images, training_flops
+from efflib.papers.baselines import ClassifierConfig
 from efflib.papers.distillation import Options
-from efflib.papers.encodenet.recipes import (
-    autoencoder_flops,
-    classification,
-    conversion,
-    second_stage_flops,
-)
+from efflib.papers.encodenet.cost import cost_of
+from efflib.papers.encodenet.recipes import classification, conversion
 from efflib.training import TrainingRecipe, cifar_rd, encodenet_attention, encodenet_base
 from efflib.trials.trial import Trial
 
@@ -154,11 +150,7 @@ def whole_epochs(scale: str, parent: Trial) -> int:
 
 def extra_cost(scale: str, parent: Trial) -> float:
     """rho: training FLOPs of autoencoder and literal second stage over the baseline's, evaluations left out."""
-    stage: Any = encodenet(scale, parent)
-    made: Any = stage.parents["encoder"].settings
-    kept, _ = planned_images(made)
-    extra = autoencoder_flops(made, kept, 0) + second_stage_flops(stage.settings, kept, 0)
-    return extra / training_flops(parent.settings, kept, 0)  # type: ignore[arg-type]
+    return cost_of(encodenet(scale, parent)).extra
 
 
 def baseline_warm(scale: str, parent: Trial) -> Trial:

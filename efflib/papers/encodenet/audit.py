@@ -22,7 +22,18 @@ from typing import TYPE_CHECKING, Any
 
 from efflib.papers.baselines import SIZES
 from efflib.papers.table import PrintedCell, PrintedTable, load_paper, load_printed
-from efflib.report.audit import Finding, compare_baselines, exact, half_up, label, match_references, recompute_gains
+from efflib.report.audit import (
+    Evidence,
+    Finding,
+    Sentence,
+    compare_baselines,
+    exact,
+    half_up,
+    label,
+    match_references,
+    recompute_gains,
+    words_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,20 +46,6 @@ _CODES = {"class": 10, "cluster": 30}  # representative images on CIFAR-10: ten 
 
 
 # --- numbers of the running text --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """Words of the paper, as printed, and where they stand; `numbers` are those in them, left to right."""
-
-    where: str
-    words: str
-
-    @property
-    def numbers(self) -> tuple[Decimal, ...]:
-        """Without those that belong to a name (VGG8, CIFAR-10)."""
-        found = re.findall(r"(?<![\w.])(?<![A-Z]-)\d+(?:\.\d+)?(?:e-?\d+)?", self.words)
-        return tuple(Decimal(number) for number in found)
 
 
 TEXT = {
@@ -119,20 +116,14 @@ TEXT = {
 }
 
 
-def _words(*names: str) -> tuple[str, ...]:
-    return tuple(TEXT[name].words for name in names)
-
-
 # --- what a finding may read ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Printed:
-    """Printed tables, quoted numbers, quoted facts."""
+class _Printed(Evidence):
+    """What a finding may read."""
 
-    tables: dict[str, PrintedTable]
-    references: list[dict[str, Any]]
-    facts: dict[str, dict[str, Any]]
+    tables: Mapping[str, PrintedTable]
 
     def value(self, table: str, **keys: Any) -> Decimal:
         return exact(self.tables[table].cell(**keys).value)
@@ -145,26 +136,16 @@ class _Printed:
             raise ValueError(f"{label(cell.keys)} of {table} has no baseline")
         return exact(cell.value) - exact(base.value)
 
-    def published(self, reference: str, **keys: Any) -> Decimal:
+    def quoted(self, reference: str, **keys: Any) -> Decimal:
         """The number of a reference with these keys."""
-        (values,) = (r["values"] for r in self.references if r["id"] == reference)
-        (found,) = (v["value"] for v in values if keys.items() <= v.items())
+        (found,) = (v["value"] for v in self.references[reference]["values"] if keys.items() <= v.items())
         return exact(found)
-
-    def sources(self, *names: str) -> tuple[str, ...]:
-        """Where the named references or facts come from."""
-        known = {r["id"]: r["source"] for r in (*self.references, *self.facts.values())}
-        return tuple(known[name] for name in names)
 
 
 @cache
 def load() -> _Printed:
-    """Read printed.yaml and references.yaml of this paper once."""
-    import yaml
-
-    raw = yaml.safe_load((_HERE / "references.yaml").read_text(encoding="utf-8"))
-    facts = {fact["id"]: fact for fact in raw["facts"]}
-    return _Printed(load_printed(_HERE / "printed.yaml"), raw["references"], facts)
+    """printed.yaml and references.yaml of this paper, read once."""
+    return _Printed.read(_HERE / "references.yaml", load_printed(_HERE / "printed.yaml"))
 
 
 def findings(table: str | None = None) -> list[Finding]:
@@ -178,20 +159,6 @@ def findings(table: str | None = None) -> list[Finding]:
     printed = load()
     made = [make(printed) for make in _FINDINGS]
     return [finding for finding in made if table is None or table in finding.tables]
-
-
-def published(table: str) -> list[dict[str, Any]]:
-    """Printed cells beside what others published for the same experiment.
-
-    Returns:
-        One row per published number: table, cell, printed, reference, quoted, equal, difference (printed - quoted).
-    """
-    return _published(load(), table)
-
-
-def _published(printed: _Printed, table: str) -> list[dict[str, Any]]:
-    rows = match_references([printed.tables[table]], printed.references)
-    return [{**row, "difference": row["printed"] - row["quoted"]} for row in rows]
 
 
 # --- text against tables ----------------------------------------------------------------------------------
@@ -239,7 +206,9 @@ def _gains_of_vgg8(printed: _Printed) -> Finding:
         numbers |= {f"{row['dataset']}_relative": float(found["% of the baseline"])}
     rows = [{**row, "stated": number} for row, number in zip(rows, stated)]
     title = "The gain of VGG8 on CIFAR-10 in the text is not that of Table 2"
-    return Finding("encodenet-1", title, text, "text", "minor", ("table2",), tuple(rows), numbers, _words("vgg8"))
+    return Finding(
+        "encodenet-1", title, text, "text", "minor", ("table2",), tuple(rows), numbers, words_of(TEXT, "vgg8")
+    )
 
 
 def _gains_of_vgg16(printed: _Printed) -> Finding:
@@ -257,7 +226,9 @@ def _gains_of_vgg16(printed: _Printed) -> Finding:
         numbers |= {f"{row['dataset']}_points": float(found["points"])}
         numbers |= {f"{row['dataset']}_relative": float(found["% of the baseline"])}
     title = "The gains of VGG16 in the text are not those of Table 2"
-    return Finding("encodenet-2", title, text, "text", "minor", ("table2",), tuple(rows), numbers, _words("vgg16"))
+    return Finding(
+        "encodenet-2", title, text, "text", "minor", ("table2",), tuple(rows), numbers, words_of(TEXT, "vgg16")
+    )
 
 
 def _headline(printed: _Printed) -> Finding:
@@ -270,7 +241,7 @@ def _headline(printed: _Printed) -> Finding:
     )
     numbers = {"stated": float(stated), "table": float(value), "images": images}
     title = "The headline of VGG16 differs from Table 2 in the last digit"
-    return Finding("encodenet-3", title, text, "text", "minor", ("table2",), (), numbers, _words("headline"))
+    return Finding("encodenet-3", title, text, "text", "minor", ("table2",), (), numbers, words_of(TEXT, "headline"))
 
 
 # --- table 1 ----------------------------------------------------------------------------------------------
@@ -348,7 +319,7 @@ def _loss_in_the_text(printed: _Printed) -> Finding:
     numbers = {"drop": drop, "factor_without": float(plain), "factor_with": float(clustered)}
     numbers["factor_corrected"] = float(corrected)
     title = "The losses in the text are less than a tenth of any in Table 1"
-    return Finding("encodenet-5", title, text, "text", "notable", ("table1",), rows, numbers, _words("loss"))
+    return Finding("encodenet-5", title, text, "text", "notable", ("table1",), rows, numbers, words_of(TEXT, "loss"))
 
 
 def constant_mse(codes: Sequence[float], classes: Sequence[int]) -> float:
@@ -384,7 +355,9 @@ def _losses_not_comparable(printed: _Printed) -> Finding:
     numbers = {"two_codes": plain, "four_codes": split, "drop_without_learning": drop}
     numbers |= {f"expected_{target}": value for target, value in expected.items()}
     title = "Raw losses towards different targets cannot be compared"
-    return Finding("encodenet-6", title, text, "statistics", "major", ("table1",), rows, numbers, _words("loss"))
+    return Finding(
+        "encodenet-6", title, text, "statistics", "major", ("table1",), rows, numbers, words_of(TEXT, "loss")
+    )
 
 
 # --- table 5: sizes and differences -----------------------------------------------------------------------
@@ -422,7 +395,7 @@ def _size_of_gam(printed: _Printed) -> Finding:
     numbers |= {f"fewer_than_{m}": value for m, value in fewer.items()}
     numbers |= {f"counted_{m}": count for m, count in counted.items()}
     title = "GAM's network is six times as large, not five"
-    return Finding("encodenet-7", title, text, "arithmetic", "minor", ("table5",), rows, numbers, _words("gam"))
+    return Finding("encodenet-7", title, text, "arithmetic", "minor", ("table5",), rows, numbers, words_of(TEXT, "gam"))
 
 
 def _built(method: str) -> str:
@@ -453,7 +426,9 @@ def _better_than_bam(printed: _Printed) -> Finding:
     )
     numbers = {"lead": float(lead), "images": images, "deviation": spread, "lead_over_se": float(own - others[1])}
     title = "The lead over BAM is seven test images"
-    return Finding("encodenet-8", title, text, "statistics", "notable", ("table5",), (), numbers, _words("attention"))
+    return Finding(
+        "encodenet-8", title, text, "statistics", "notable", ("table5",), (), numbers, words_of(TEXT, "attention")
+    )
 
 
 # --- consistency of baselines -----------------------------------------------------------------------------
@@ -474,7 +449,7 @@ def _resnet20_on_cifar100(printed: _Printed) -> Finding:
     size = f"{_parameters('resnet110', 100):,}"
     rows.append({"model": "resnet110", "parameters": size, "where": "table4", "baseline": teacher, "encodenet": None})
     own, big, deeper = rows[:3]
-    public = printed.published("repdistiller", model="resnet20")
+    public = printed.quoted("repdistiller", model="resnet20")
     above = {
         "resnet18": own["baseline"] - big["baseline"],
         "resnet32": own["baseline"] - deeper["baseline"],
@@ -503,7 +478,7 @@ def _resnet20_on_cifar100(printed: _Printed) -> Finding:
         ("table2", "table4"),
         tuple(rows),
         numbers,
-        _words("headline"),
+        words_of(TEXT, "headline"),
         sources,
     )
 
@@ -524,7 +499,7 @@ def _weak_baselines(printed: _Printed) -> Finding:
         for dataset in _DATASETS
         for method in ("baseline", "encodenet")
     }
-    quoted = match_references([printed.tables["table2"]], [*printed.references, _bimask()])
+    quoted = match_references([printed.tables["table2"]], [*printed.references.values(), _bimask()])
     rows = []
     for row in quoted:
         model, dataset, _ = row["cell"].split(", ")
@@ -567,7 +542,7 @@ def _weak_baselines(printed: _Printed) -> Finding:
         ("table2", "table3"),
         tuple(rows),
         numbers,
-        _words("well_trained"),
+        words_of(TEXT, "well_trained"),
         (*printed.sources("pytorch_cifar", "pytorch_cifar100", "repdistiller"), _bimask()["source"]),
     )
 
@@ -596,7 +571,7 @@ def _two_baselines(printed: _Printed) -> Finding:
         tables,
         tuple(rows),
         numbers,
-        _words("framework", "repository"),
+        words_of(TEXT, "framework", "repository"),
     )
 
 
@@ -609,7 +584,7 @@ def _both(values: Mapping[str, Decimal]) -> str:
 
 def _baseline_of_table5(printed: _Printed) -> Finding:
     own = printed.value("table5", method="baseline")
-    public = printed.published("ema_module", method="baseline")
+    public = printed.quoted("ema_module", method="baseline")
     fact, (rate, decay) = printed.facts["peer_recipes"], TEXT["rate"].numbers
     (epochs,) = TEXT["baseline_epochs"].numbers
     text = (
@@ -622,7 +597,7 @@ def _baseline_of_table5(printed: _Printed) -> Finding:
     numbers |= {"weight_decay": float(decay), "peers_weight_decay": fact["attention_weight_decay"]}
     title = "The rows of Table 5 appear to come from two recipes"
     sources = printed.sources("ema_module", "peer_recipes")
-    quotes = _words("rate", "baseline_epochs")
+    quotes = words_of(TEXT, "rate", "baseline_epochs")
     return Finding("encodenet-12", title, text, "baselines", "notable", ("table5",), (), numbers, quotes, sources)
 
 
@@ -630,16 +605,19 @@ def _baseline_of_table5(printed: _Printed) -> Finding:
 
 
 def _peers_of_table5(printed: _Printed) -> Finding:
-    rows = _published(printed, "table5")
+    rows = printed.published("table5")
     equal = [row for row in rows if row["equal"]]
     errors = {m: 100 - printed.value("table5", method=m) for m in _ATTENTION}
     shown = ", ".join(f"{error:.2f}" for error in errors.values())
     cell = printed.tables["table5"].cell(method="cbam")
     (other,) = (
-        v["parameters"] for r in printed.references for v in r["values"] if v["method"] == "cbam" and "parameters" in v
+        v["parameters"]
+        for r in printed.references.values()
+        for v in r["values"]
+        if v["method"] == "cbam" and "parameters" in v
     )
     same_size = Decimal(other.removesuffix("M")) == _millions(cell)
-    se = printed.published("pytorch_cifar100", method="se")
+    se = printed.quoted("pytorch_cifar100", method="se")
     text = (
         f"The accuracy of CBAM, {equal[0]['printed']:.2f} %{' at the same size' if same_size else ''}, is printed in "
         f"another group's table too. As errors the five attention rows are {shown}, as we remember GAM's paper to "
@@ -662,12 +640,12 @@ def _origin_of_table4(printed: _Printed) -> Finding:
     for student, teacher in (("resnet32", "resnet110"), ("vgg8", "vgg13")):
         for method in ("teacher", *_PEERS):
             own = printed.value("table4", student=student, method=method)
-            public = printed.published("repdistiller", teacher=teacher, student=student, method=method)
+            public = printed.quoted("repdistiller", teacher=teacher, student=student, method=method)
             row = {"student": student, "method": method, "printed": own, "public": public, "public teacher": teacher}
             rows.append({**row, "difference": own - public})
     (same,) = (row for row in rows if row["difference"] == 0)
     (ft,) = (row for row in rows if (row["student"], row["method"]) == ("resnet32", "ft"))
-    crd = printed.published("repdistiller", student="resnet32", method="crd")
+    crd = printed.quoted("repdistiller", student="resnet32", method="crd")
     fact = printed.facts["mdistiller_methods"]
     text = (
         f"{same['method'].upper()} of VGG8 is printed with {same['printed']:.2f} % for the teacher VGG16, the number "
@@ -680,7 +658,7 @@ def _origin_of_table4(printed: _Printed) -> Finding:
     numbers |= {"ft_above": float(ft["difference"]), "ft_from_crd": float(abs(ft["printed"] - crd))}
     numbers |= {"ft_listed": "FT" in fact["methods"], "methods": len(fact["methods"])}
     title, sources = "Two numbers of Table 4 look like others'", printed.sources("repdistiller", "mdistiller_methods")
-    quotes = _words("repository")
+    quotes = words_of(TEXT, "repository")
     return Finding(
         "encodenet-14", title, text, "baselines", "notable", ("table4",), tuple(rows), numbers, quotes, sources
     )
@@ -691,7 +669,7 @@ def _left_out(printed: _Printed) -> Finding:
     for student, teacher in (("resnet32", "resnet110"), ("vgg8", "vgg13")):
         own = printed.value("table4", student=student, method="encodenet")
         for method, reference in (("crd", "repdistiller"), ("dkd", "mdistiller")):
-            public = printed.published(reference, teacher=teacher, student=student, method=method)
+            public = printed.quoted(reference, teacher=teacher, student=student, method=method)
             row = {"student": student, "method": method.upper(), "teacher": teacher, "public": public}
             rows.append({**row, "EncodeNet": own, "lead": own - public})
     ahead = [row for row in rows if row["lead"] < 0]
@@ -706,7 +684,7 @@ def _left_out(printed: _Printed) -> Finding:
     numbers = {"ahead": len(ahead), "of": len(rows), "lead_over_dkd": float(near["lead"])}
     numbers |= {f"{r['student']}_{r['method'].lower()}": float(r["public"]) for r in rows}
     title = "Stronger public distillation results were left out"
-    sources, quotes = printed.sources("repdistiller", "mdistiller"), _words("state_of_the_art", "distillation")
+    sources, quotes = printed.sources("repdistiller", "mdistiller"), words_of(TEXT, "state_of_the_art", "distillation")
     return Finding("encodenet-15", title, text, "text", "notable", ("table4",), tuple(rows), numbers, quotes, sources)
 
 
@@ -788,7 +766,7 @@ def _budget(printed: _Printed) -> Finding:
     numbers |= {f"kd_with_teacher_{student}": value for student, value in distilled.items()}
     numbers |= {"gains_below_two": sum(g < 2 for g in gains), "largest_gain": max(gains)}
     title, tables = "Nothing is compared at equal training, and no deviation is given", ("table2", "table4", "table5")
-    quotes, sources = _words("baseline_epochs", "autoencoder_epochs"), printed.sources("peer_recipes")
+    quotes, sources = words_of(TEXT, "baseline_epochs", "autoencoder_epochs"), printed.sources("peer_recipes")
     return Finding("encodenet-16", title, text, "statistics", "major", tables, rows, numbers, quotes, sources)
 
 
@@ -830,7 +808,7 @@ def _pretrained_network(printed: _Printed) -> Finding:
     numbers |= {f"teacher_{m}": n for m, n in teachers.items()}
     title = "The clusters come from a network pretrained on ImageNet"
     quotes = (
-        *_words("no_teacher"),
+        *words_of(TEXT, "no_teacher"),
         "we extracted important features of the input image using a VGG-16 [36] model trained on ImageNet",
     )
     sources = printed.sources("vgg16")
@@ -874,7 +852,7 @@ def _identity_target(printed: _Printed) -> Finding:
     numbers = {f"gain_{row['target']}": float(row["gain"]) for row in rows}
     numbers |= {"head": head, "all": whole, "share": 100 * head / whole}
     title = "The identity row does not fit a frozen encoder"
-    quotes, sources = _words("freezing", "identity", "prior", "retrained"), printed.sources("prior_code")
+    quotes, sources = words_of(TEXT, "freezing", "identity", "prior", "retrained"), printed.sources("prior_code")
     return Finding("encodenet-18", title, text, "formulas", "major", ("table3",), tuple(rows), numbers, quotes, sources)
 
 
@@ -979,7 +957,7 @@ def _three_clusters(printed: _Printed) -> Finding:
     numbers |= {f"{kind}_{name.replace(' ', '_')}": found.k for (name, kind), found in knees.items()}
     numbers |= {f"{name}_three": sum(e == 3 for e in fact[name]) for name in ("elbows_vgg16", "elbows_umap")}
     title, tables = "An elbow at three may say nothing about the images", ("table1", "table2", "table3")
-    quotes, sources = _words("elbow"), printed.sources("prior_code")
+    quotes, sources = words_of(TEXT, "elbow"), printed.sources("prior_code")
     return Finding("encodenet-19", title, text, "formulas", "notable", tables, rows, numbers, quotes, sources)
 
 
@@ -1035,7 +1013,7 @@ def _unstated(printed: _Printed) -> Finding:
     numbers = {"layers": len(maps), "stated": float(place)}
     numbers |= {name.replace(" ", "_"): side for name, (_, _, side) in readings_of_13.items()}
     title, tables = "A layer that does not fit its shape, and choices left open", ("table1", "table2", "table3")
-    quotes, sources = _words("layer", "best_clustering"), printed.sources("vgg16")
+    quotes, sources = words_of(TEXT, "layer", "best_clustering"), printed.sources("vgg16")
     return Finding("encodenet-21", title, text, "formulas", "notable", tables, rows, numbers, quotes, sources)
 
 
@@ -1085,7 +1063,7 @@ def _entropy_in_single_precision(printed: _Printed) -> Finding:
         "zero_120": found[gaps[2]]["float32, 0 ln 0 = 0"] == 0,
     }
     title, tables = "The lowest entropies cannot be ranked in single precision", ("table1", "table3")
-    return Finding("encodenet-22", title, text, "formulas", "minor", tables, rows, numbers, _words("entropy"))
+    return Finding("encodenet-22", title, text, "formulas", "minor", tables, rows, numbers, words_of(TEXT, "entropy"))
 
 
 # --- what checks out --------------------------------------------------------------------------------------

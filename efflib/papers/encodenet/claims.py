@@ -15,11 +15,11 @@ relative to the best constant output, ``train_nmse`` and ``test_nmse``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from efflib.models import count_parameters, create_model
-from efflib.papers.encodenet.rule import CONTROLS, identity_is_near
+from efflib.papers.encodenet.rule import CONTROLS, Arm, arm_samples, identity_is_near, said
 from efflib.papers.table import Claim, claims_of
 from efflib.report.verdict import Comparison, mean_samples, paired, shift
 
@@ -191,22 +191,9 @@ def ablated(results: Any) -> dict[str, str]:
     return {"model": ABLATED, "dataset": "cifar10"}
 
 
-Arm = tuple[str, str | None]
-
-
 def _ablated(results: Any, one: Arm, other: Arm) -> Comparison:
-    arms = [arm_samples(results, ablated(results), *arm) for arm in (one, other)]
-    return Comparison(f"{_said(one)} - {_said(other)}", paired(*arms))
-
-
-def arm_samples(results: Any, setting: Mapping[str, str], method: str, target: str | None) -> dict[int, float]:
-    """seed -> accuracy of an arm of table 3."""
-    cell = {**setting, "method": method} | ({"target": target} if target else {})
-    return results.samples(**cell)
-
-
-def _said(arm: Arm) -> str:
-    return " ".join(part for part in arm if part)
+    arms = [arm_samples(results, ablated(results), arm) for arm in (one, other)]
+    return Comparison(f"{said(one)} - {said(other)}", paired(*arms))
 
 
 # --- table 4: distillation --------------------------------------------------------------------------------
@@ -354,9 +341,3 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
          finetuned_beats_se_and_bam, "small"),
     ),
 }  # fmt: skip
-
-
-def readings_of(cells: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Methods of table 3's cells that are readings of the paper: those that ran on the cluster codes."""
-    found = [cell["method"] for cell in cells if cell.get("target") == "cluster"]
-    return tuple(dict.fromkeys(found))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -15,15 +14,16 @@ from IPython.display import HTML
 from torch import Tensor
 
 from efflib.data import ImageSet
-from efflib.papers.baselines import new_model, planned_images, split, training_flops
+from efflib.papers.baselines import new_model, split
 from efflib.papers.encodenet import arms
 from efflib.papers.encodenet.audit import accuracy_deviation, difference_deviation, findings
 from efflib.papers.encodenet.autoencoder import ConvertingAutoencoder, converted
 from efflib.papers.encodenet.codebook import Codebook
-from efflib.papers.encodenet.recipes import autoencoder_flops, second_stage_flops
+from efflib.papers.encodenet.cost import Cost, cost_of
+from efflib.papers.features import labels_of
 from efflib.papers.pictures import trained_model
 from efflib.report.figures import image_grid, themed
-from efflib.report.html import html_table
+from efflib.report.html import html_table, sentence
 from efflib.report.measures import measure_of
 from efflib.report.verdict import Interval, interval, interval_text, paired
 from efflib.training import normalisation, predict
@@ -128,7 +128,7 @@ def loss_figure(comparison: TableComparison) -> Any:
     }
     floors = {place: fmean(samples.values()) for place in places if (samples := _class_known(results, *place))}
     if not found:
-        return HTML(f"<p>No loss is measured at scale {results.scale} yet, so there is nothing to draw.</p>")
+        return sentence(f"No loss is measured at scale {results.scale} yet, so there is nothing to draw.")
     places = [place for place in places if any(key[0] == place for key in found)]
 
     def draw(figure: Figure) -> None:
@@ -233,41 +233,9 @@ def _pictures(images: Tensor) -> np.ndarray:
 # --- table 2: what it costs -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Costs:
-    """Training FLOPs of the stages behind one EncodeNet classifier, evaluations left out.
-
-    baseline, autoencoder; frozen, finetune: the second stage in the two readings. epochs: of the baseline;
-    long_epochs: of the baseline of equal budget.
-    """
-
-    baseline: float
-    autoencoder: float
-    frozen: float
-    finetune: float
-    epochs: int
-    long_epochs: int
-
-    def extra(self, stage2: str = "frozen") -> float:
-        """rho: what EncodeNet adds, in units of the baseline's training (spec, section 5.0)."""
-        return (self.autoencoder + getattr(self, stage2)) / self.baseline
-
-
-def costs(scale: str, parent: Trial) -> Costs:
-    """What EncodeNet costs on top of a baseline's trial at a scale."""
-    about: Any = parent.settings
-    kept, _ = planned_images(about)
-    frozen, finetune = (arms.encodenet(scale, parent, reading) for reading in ("encodenet", "finetune"))
-    encoder: Any = frozen.parents["encoder"].settings
-    stages: list[Any] = [frozen.settings, finetune.settings]
-    return Costs(
-        baseline=training_flops(about, kept, 0),
-        autoencoder=autoencoder_flops(encoder, kept, 0),
-        frozen=second_stage_flops(stages[0], kept, 0),
-        finetune=second_stage_flops(stages[1], kept, 0),
-        epochs=about.training.epochs,
-        long_epochs=arms.whole_epochs(scale, parent),
-    )
+def costs(scale: str, parent: Trial) -> dict[str, Cost]:
+    """Reading of the second stage, frozen or fine-tuned -> what EncodeNet costs on a baseline's trial at a scale."""
+    return {reading: cost_of(arms.encodenet(scale, parent, reading)) for reading in ("encodenet", "finetune")}
 
 
 def _networks(table: Any, scale: str) -> dict[str, Trial]:
@@ -284,22 +252,22 @@ def cost_table(table: Any, scales: Iterable[str]) -> Any:
     rows = []
     for scale in dict.fromkeys(scales):
         for model, parent in _networks(table, scale).items():
-            found = costs(scale, parent)
+            frozen, finetuned = costs(scale, parent).values()
             stages = {
-                "autoencoder": found.autoencoder,
-                "second stage, frozen": found.frozen,
-                "second stage, fine-tuned": found.finetune,
+                "autoencoder": frozen.preparation,
+                "second stage, frozen": frozen.network,
+                "second stage, fine-tuned": finetuned.network,
             }
             rows.append(
                 {
                     "scale": scale,
                     "network": model,
-                    "baseline, PFLOP": f"{found.baseline / 1e15:.3g}",
+                    "baseline, PFLOP": f"{frozen.before / 1e15:.3g}",
                     **{name: f"{flops / 1e15:.3g}" for name, flops in stages.items()},
-                    "rho, frozen": f"{found.extra():.1f}",
-                    "rho, fine-tuned": f"{found.extra('finetune'):.1f}",
-                    "epochs of the baseline": str(found.epochs),
-                    "of equal budget": str(found.long_epochs),
+                    "rho, frozen": f"{frozen.extra:.1f}",
+                    "rho, fine-tuned": f"{finetuned.extra:.1f}",
+                    "epochs of the baseline": str(_epochs(parent)),
+                    "of equal budget": str(arms.whole_epochs(scale, parent)),
                 }
             )
     caption = "Training of one seed in PFLOP (2 FLOPs per multiply-accumulate, a backward pass counts as two forward "
@@ -311,7 +279,7 @@ def cost_warning(table: Any, scale: str = "paper") -> Any:
     """How much longer EncodeNet trains than the baseline it is compared with, in words."""
     from IPython.display import Markdown
 
-    whole = {model: 1 + costs(scale, parent).extra() for model, parent in _networks(table, scale).items()}
+    whole = {model: 1 + arms.extra_cost(scale, parent) for model, parent in _networks(table, scale).items()}
     least, most = (choose(whole, key=whole.__getitem__) for choose in (min, max))
     return Markdown(
         f"**A warning about cost.** At scale `{scale}`, EncodeNet's classifier is the product of {whole[least]:.1f} "
@@ -333,12 +301,13 @@ def stage_curves(results: Any) -> Any:
     shown = [e for e in results.entries if e.usable and e.cell["method"] in NAMES]
     if not shown:
         names = ", ".join(NAMES)
-        return HTML(f"<p>None of {names} is recorded at scale {results.scale} yet: nothing to draw.</p>")
+        return sentence(f"None of {names} is recorded at scale {results.scale} yet: nothing to draw.")
     setting = {name: shown[0].cell[name] for name in ("model", "dataset")}
     curves = {method: _curve(results, **setting, method=method) for method in ("baseline", *NAMES)}
     curves = {method: curve for method, curve in curves.items() if len(curve)}
-    spent = costs(results.scale, results.matching(**setting, method="baseline")[0].trial)
-    before = 1 + spent.autoencoder / spent.baseline
+    parent = results.matching(**setting, method="baseline")[0].trial
+    spent = costs(results.scale, parent)
+    before = 1 + spent["encodenet"].preparation / spent["encodenet"].before
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 3))
@@ -346,7 +315,8 @@ def stage_curves(results: Any) -> Any:
             name = NAMES.get(method, method)
             if method != "baseline_long":
                 left.plot(range(1, len(curve) + 1), curve, "o-", markersize=3, color=f"C{place}")
-            right.plot(_work(method, len(curve), spent), curve, "o-", markersize=3, color=f"C{place}", label=name)
+            work = _work(method, len(curve), spent, _epochs(parent))
+            right.plot(work, curve, "o-", markersize=3, color=f"C{place}", label=name)
         right.axvspan(1, before, color="grey", alpha=0.2, linewidth=0, label="the autoencoder is trained")
         left.set(title="by epoch of the stage", xlabel="epoch", ylabel="test accuracy, %")
         right.set(title="by work", xlabel="training FLOPs in all, baseline = 1")
@@ -363,13 +333,18 @@ def _curve(results: Any, **cell: Any) -> np.ndarray:
     return np.mean(found, axis=0) if found else np.array([])
 
 
-def _work(method: str, epochs: int, spent: Costs) -> np.ndarray:
-    """Training FLOPs in all after each epoch, in units of the baseline's."""
+def _work(method: str, epochs: int, spent: Mapping[str, Cost], whole: int) -> np.ndarray:
+    """Training FLOPs in all after each epoch, in units of the baseline's, which takes `whole` epochs."""
     done = np.arange(1, epochs + 1)
     if method in ("baseline", "baseline_long"):
-        return done / spent.epochs
-    stage = {"encodenet": spent.frozen, "finetune": spent.finetune}[method]
-    return 1 + (spent.autoencoder + stage * done / epochs) / spent.baseline
+        return done / whole
+    own = spent[method]
+    return 1 + (own.preparation + own.network * done / epochs) / own.before
+
+
+def _epochs(parent: Trial) -> int:
+    about: Any = parent.settings
+    return about.training.epochs
 
 
 # --- table 2: how sure one is of a difference --------------------------------------------------------------
@@ -439,4 +414,4 @@ def _right(entry: Any, store: Store) -> Tensor:
     about: Any = entry.trial.settings
     _, _, test = split(about)
     logits = predict(trained_model(entry.trial, store), test, about.training, "cpu", entry.record.precision)
-    return logits.argmax(dim=1) == torch.from_numpy(np.ascontiguousarray(test.labels))
+    return logits.argmax(dim=1) == labels_of(test)

@@ -19,20 +19,19 @@ from torch import Tensor, nn
 from efflib.data import NORMALISATION, ImageSet, load_dataset
 from efflib.explain import localisation
 from efflib.kernels.attention_loss import energy
-from efflib.kernels.augment import normalise
 from efflib.models import count_macs, count_parameters, create_model, evaluating, features
 from efflib.models.attention import BAMBlock, CBAMBlock, GAMBlock, SEBlock
-from efflib.papers.baselines import planned_images, split, training_flops
-from efflib.papers.distillation import DistillConfig, distill_flops, work_of
+from efflib.papers.baselines import split
 from efflib.papers.encodenet import claims
 from efflib.papers.encodenet.audit import difference_deviation, load
 from efflib.papers.encodenet.autoencoder import converted
+from efflib.papers.encodenet.cost import Cost, cost_of
 from efflib.papers.encodenet.losses import converter
-from efflib.papers.encodenet.recipes import SecondStageConfig, autoencoder_flops, second_stage_flops
-from efflib.papers.pictures import examples, trained_model
+from efflib.papers.features import pixels_of
+from efflib.papers.pictures import examples, small_objects, trained_model
 from efflib.report.audit import half_up
 from efflib.report.figures import image_grid, themed
-from efflib.report.html import html_table
+from efflib.report.html import html_table, sentence
 from efflib.report.verdict import interval_text, paired
 from efflib.training import normalisation
 
@@ -54,46 +53,6 @@ TEST_IMAGES = 10_000  # of CIFAR-100
 # --- both tables: what it costs ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Spent:
-    """Training FLOPs behind one classifier, evaluations left out.
-
-    before: the networks that must be trained first, a teacher, or the baseline that EncodeNet's codes come from.
-    preparation: FT's paraphraser, EncodeNet's autoencoder. network: the tested network itself, with the teacher's
-    forward passes beside it; EncodeNet's second stage.
-    """
-
-    before: float
-    preparation: float
-    network: float
-
-    @property
-    def added(self) -> float:
-        """Without the networks that come before."""
-        return self.preparation + self.network
-
-    @property
-    def whole(self) -> float:
-        return self.before + self.added
-
-
-def spent(trial: Trial) -> Spent:
-    """What a trial of table 4 or 5 costs, from the layers of its networks; a backward pass counts as two forward ones.
-
-    Clustering and ranking, single passes over the images, are left out.
-    """
-    about: Any = trial.settings
-    kept, _ = planned_images(about)
-    if isinstance(about, DistillConfig):
-        network = work_of(about).step * kept * about.training.epochs
-        return Spent(spent(trial.parents["teacher"]).whole, distill_flops(about, kept, 0) - network, network)
-    if isinstance(about, SecondStageConfig):
-        encoder = trial.parents["encoder"]
-        converting = autoencoder_flops(encoder.settings, kept, 0)  # type: ignore[arg-type]
-        return Spent(spent(encoder.parents["baseline"]).whole, converting, second_stage_flops(about, kept, 0))
-    return Spent(0.0, 0.0, training_flops(about, kept, 0))
-
-
 def cost_tables(page: TablePage) -> Any:
     """Tables: work and gain of every arm, at each recorded scale and, counted without any run, at the paper's."""
     from efflib.trials import collect
@@ -111,7 +70,7 @@ def cost_rows(results: Results) -> tuple[list[dict[str, str]], str]:
         results: of table 4 or 5 at one scale; cells that did not run have a cost all the same.
     """
     first = min(entry.seed for entry in results.entries)
-    costs = [(entry.cell, spent(entry.trial)) for entry in results.entries if entry.seed == first]
+    costs = [(entry.cell, cost_of(entry.trial)) for entry in results.entries if entry.seed == first]
     alone = {_place(cell): cost.whole for cell, cost in costs if cell["method"] == "baseline"}
     rows = [
         {"network": _place(cell), "arm": NAMES[cell["method"]]}
@@ -129,9 +88,9 @@ def cost_rows(results: Results) -> tuple[list[dict[str, str]], str]:
 
 def cost_words(table: Table, scale: str = "paper") -> Any:
     """EncodeNet's work beside KD's in words: both from nothing, and with the teacher or the own baseline at hand."""
-    found: dict[str, dict[str, Spent]] = {}
+    found: dict[str, dict[str, Cost]] = {}
     for cell, _, trial in table.entries(scale, 1, methods=["kd", "encodenet"]):
-        found.setdefault(_place(cell), {})[cell["method"]] = spent(trial)
+        found.setdefault(_place(cell), {})[cell["method"]] = cost_of(trial)
     told = []
     for place, arms in found.items():
         kd, ours = arms["kd"], arms["encodenet"]
@@ -140,7 +99,7 @@ def cost_words(table: Table, scale: str = "paper") -> Any:
     return Markdown(f"At scale `{scale}`, EncodeNet with a frozen encoder costs, relative to KD: {'; '.join(told)}.")
 
 
-def _cost_texts(cost: Spent, alone: float) -> dict[str, str]:
+def _cost_texts(cost: Cost, alone: float) -> dict[str, str]:
     return {
         "teacher or own baseline": _petaflop(cost.before),
         "paraphraser or autoencoder": _petaflop(cost.preparation),
@@ -191,7 +150,7 @@ def published_rows(table: str) -> list[dict[str, Any]]:
     cells = source.tables[table].numbers
     role = "student" if "student" in cells[0].keys else "model"
     rows = []
-    for reference in source.references:
+    for reference in source.references.values():
         for value in reference["values"]:
             same = [cell for cell in cells if cell.keys[role] == value.get(role)]
             if not same or (role == "student" and "teacher" not in value):
@@ -269,10 +228,10 @@ def handed_on(results: Results, store: Store, images: int = 4) -> Any:
     same = {e.cell["method"]: e.trial for e in results.entries if e.seed == first.seed and _same_pair(e, first)}
     found = [same[method] for method in ("encodenet", "finetune") if method in same]
     if not found:
-        return HTML("<p>This run has no EncodeNet, so there is no target to show.</p>")
+        return sentence("This run has no EncodeNet, so there is no target to show.")
     encoder = found[0].parents["encoder"]
     train, _, _ = split(encoder.settings)  # type: ignore[arg-type]
-    chosen = _small_objects(train)[:images]
+    chosen = small_objects(train)[:images]
     parts = [*_of_the_teacher(same["teacher"], store, train.take(chosen)), *_of_encodenet(encoder, store, chosen)]
     rows = [list(line) for line in zip(train.images[chosen], *parts, strict=True)]
     alt = "Rendered training images, and what is asked of a student: " + ", ".join(HANDED_ON[1:]).replace("\n", " ")
@@ -283,18 +242,11 @@ def _same_pair(one: Any, other: Any) -> bool:
     return _setting(one.cell) == _setting(other.cell)
 
 
-def _small_objects(data: ImageSet) -> np.ndarray:
-    """Positions: of each class that has one, the first image whose object covers less than a quarter of it."""
-    small = np.asarray(data.masks).mean(axis=(1, 2)) < 0.25
-    found = [np.flatnonzero(small & (data.labels == number))[:1] for number in range(len(data.classes))]
-    return np.concatenate(found)
-
-
 @torch.no_grad()
 def _of_the_teacher(trial: Trial, store: Store, data: ImageSet) -> list[np.ndarray]:
     """What the teacher says of each image: softened answer and distances as bars, two maps."""
     teacher, about = trained_model(trial, store), trial.settings
-    found = features(teacher, _pixels(data, about.training))  # type: ignore[attr-defined]
+    found = features(teacher, pixels_of(data, *normalisation(about.training, data)))  # type: ignore[attr-defined]
     answer = (found.logits / TEMPERATURE).softmax(dim=1)
     apart = torch.cdist(found.pooled, found.pooled)
     middle = found.stages[1].mean(dim=1)
@@ -322,10 +274,6 @@ def bars(values: Tensor, side: int = 40) -> np.ndarray:
     column = torch.arange(side) * values.shape[1] // side
     level = torch.arange(side, 0, -1)[:, None]
     return (heights[:, None, column] >= level).numpy()
-
-
-def _pixels(data: ImageSet, training: Any) -> Tensor:
-    return normalise(torch.from_numpy(np.ascontiguousarray(data.images)), *normalisation(training, data))
 
 
 # --- table 5: sizes and places ----------------------------------------------------------------------------
@@ -414,7 +362,7 @@ def gates(model: nn.Module, data: ImageSet) -> dict[str, Gates]:
     """Module's name -> its gates for the images of a set, in eval mode."""
     seen: dict[str, Gates] = {}
     with evaluating(model), torch.no_grad(), _watched(model, seen):
-        model(normalise(torch.from_numpy(np.ascontiguousarray(data.images)), *NORMALISATION[data.name]))
+        model(pixels_of(data, *NORMALISATION[data.name]))
     return seen
 
 
@@ -464,7 +412,7 @@ def channel_figure(networks: Mapping[str, nn.Module], data: ImageSet | None = No
         data: images of every class; the rendered test images, when None.
     """
     if not networks:
-        return _sentence("No network with attention modules ran, so there are no gates to draw.")
+        return sentence("No network with attention modules ran, so there are no gates to draw.")
     data = load_dataset("objects32", "test") if data is None else data
     lines = {name: _class_means(model, data) for name, model in networks.items()}
 
@@ -546,7 +494,7 @@ def gates_table(networks: Mapping[str, nn.Module], data: ImageSet | None = None)
                 }
             )
     if not rows:
-        return _sentence("No network with attention modules ran, so there are no gates to measure.")
+        return sentence("No network with attention modules ran, so there are no gates to measure.")
     chance = 100 * (len(data.classes) - 1) / (len(data) - 1)
     caption = f"Channel gates for {len(data):,} test images; labels that say nothing would explain {chance:.1f} %"
     return HTML(html_table(rows, caption))
@@ -573,7 +521,7 @@ def spatial_strip(networks: Mapping[str, nn.Module], images: int = 5) -> Any:
         for stage, each in spatial_maps(model, data).items()
     }
     if not maps:
-        return _sentence("No network with spatial gates ran: SE has none.")
+        return sentence("No network with spatial gates ran: SE has none.")
     rows = [[data.images[n], *(each[n] for each in maps.values())] for n in range(len(data))]
     alt = f"Rendered objects, then spatial gates, yellow is open: {', '.join(maps)}".replace("\n", " ")
     return image_grid(rows, ["image", *maps], [data.classes[label] for label in data.labels], alt)
@@ -591,10 +539,6 @@ def spatial_table(networks: Mapping[str, nn.Module], data: ImageSet | None = Non
             row |= {"mean gate on objects": f"{on:.3f}", "on background": f"{off:.3f}"}
             rows.append({**row, "ranking (AUC)": f"{measured['auc']:.2f}"})
     if not rows:
-        return _sentence("No network with spatial gates ran: SE has none.")
+        return sentence("No network with spatial gates ran: SE has none.")
     caption = f"Spatial gates and the true object pixels, {len(data):,} test images; AUC 0.5 is guessing"
     return HTML(html_table(rows, caption))
-
-
-def _sentence(text: str) -> Any:
-    return HTML(f"<p>{escape(text)}</p>")

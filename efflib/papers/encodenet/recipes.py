@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from efflib.data import ImageSet, subset
 from efflib.models import create_model, features, onward
+from efflib.models.measure import count_flops
 from efflib.papers.baselines import (
     CANARY_SETTINGS,
     SIZES,
@@ -25,6 +25,7 @@ from efflib.papers.baselines import (
     forward_flops,
     inherited_model,
     new_model,
+    one_pass_flops,
     planned_flops,
     planned_images,
     split,
@@ -39,6 +40,7 @@ from efflib.papers.encodenet.autoencoder import (
     nearness,
 )
 from efflib.papers.encodenet.codebook import Chosen, Clusters, Codebook, Codes, build, ranking
+from efflib.papers.features import labels_of
 from efflib.training import DeviceSet, TrainingRecipe, freeze, normalisation, predict, seeded
 from efflib.trials.recipes import Context, Outcome, recipe
 
@@ -86,11 +88,6 @@ class CodebookConfig(ClassifierConfig):
         return self
 
 
-def _codebook_flops(config: CodebookConfig) -> float:
-    kept, _ = planned_images(config)
-    return forward_flops(config) * (kept + SIZES[config.dataset][1])
-
-
 def _codebook_canary() -> dict[str, float]:
     """Codes of an untrained small network on 160 digits: sums that any other choice would change."""
     found: dict[str, float] = {}
@@ -109,7 +106,7 @@ def _codebook_canary() -> dict[str, float]:
     version=1,
     config=CodebookConfig,
     canary=_codebook_canary,
-    flops=_codebook_flops,
+    flops=one_pass_flops,
     data=data_read,
     parents=("baseline",),
 )
@@ -117,24 +114,20 @@ def codebook(config: CodebookConfig, context: Context) -> Outcome:
     """Cluster each class, rank its images by the baseline's entropy, choose the representatives (section 3.2)."""
     train, _, test = split(config)
     network = inherited_model(config, context.parents["baseline"], context.precision).to(context.device)
-    labels, test_labels = _labels(train), _labels(test)
+    labels, test_labels = labels_of(train), labels_of(test)
     logits = predict(network, train, config.training, context.device, context.precision)
     ranked = ranking(logits, labels)
     clusters, about = _clusters(config, context, network, train, test)
     book, chosen = build(config.codes, train, ranked, clusters, test_labels, config.seed, config.require_correct)
     metrics = {**about, **_told(book, chosen, ranked.entropy)}
-    return Outcome(metrics, _codebook_flops(config), asdict(book))
-
-
-def _labels(data: ImageSet) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(data.labels))
+    return Outcome(metrics, one_pass_flops(config), asdict(book))
 
 
 def _clusters(
     config: CodebookConfig, context: Context, network: nn.Module, train: ImageSet, test: ImageSet
 ) -> tuple[Clusters, dict[str, Any]]:
     """The clusters, and what the record tells about them; one per class where the codes need no others."""
-    labels, test_labels = _labels(train), _labels(test)
+    labels, test_labels = labels_of(train), labels_of(test)
     if config.codes == "class":
         ones = [1] * len(train.classes)
         return Clusters(torch.zeros_like(labels), torch.zeros_like(test_labels), ones), {}
@@ -210,10 +203,13 @@ def _conversion_macs(
     _, _, side, channels = SIZES[dataset]
     network = create_model(model, 10, **dict(options))
     decoder = decoder_for(network, side, channels, bottleneck, width)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+
+    @torch.no_grad()
+    def run() -> None:
         found = features(network.eval(), torch.zeros(1, channels, side, side))
         decoder.eval()(found.pooled if bottleneck == "pooled" else found.stages[-1])
-    return counter.get_total_flops() / 2
+
+    return count_flops(run) / 2
 
 
 def autoencoder_flops(config: AutoencoderConfig, images: float, evaluated: int) -> float:
@@ -318,7 +314,7 @@ def conversion_quality(
         _error(outputs, train, book, book.train, config.target),
         _error(test_outputs, test, book, book.test, config.target),
     ]
-    labels = _labels(test)
+    labels = labels_of(test)
     nearest = nearness(test_outputs.flatten(1), book.images.flatten(1).to(test_outputs.dtype), book.classes)
     return {
         "train_mse": errors[0],
@@ -416,18 +412,11 @@ def _share(model: str, options: tuple[tuple[str, Any], ...], dataset: str) -> fl
     """The last stage's part of the forward pass."""
     _, _, side, channels = SIZES[dataset]
     network = create_model(model, 10, **dict(options)).eval()
-    counted = []
+    images = torch.zeros(1, channels, side, side)
     with torch.no_grad():
-        stages = features(network, torch.zeros(1, channels, side, side)).stages
-        for run in (partial(network, torch.zeros(1, channels, side, side)), partial(_last, network, stages)):
-            with FlopCounterMode(display=False) as counter:
-                run()
-            counted.append(counter.get_total_flops())
-    return counted[1] / counted[0]
-
-
-def _last(network: nn.Module, stages: tuple[Tensor, ...]) -> Tensor:
-    return onward(network, len(stages) - 1, stages[-2])
+        stages = features(network, images).stages
+        last = count_flops(lambda: onward(network, len(stages) - 1, stages[-2]))
+        return last / count_flops(lambda: network(images))
 
 
 def _second_stage_canary() -> dict[str, float]:

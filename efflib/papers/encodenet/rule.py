@@ -85,7 +85,7 @@ def decide(results: Any, setting: Mapping[str, str], reading: str) -> Decision:
 
 def identity_is_near(results: Any, setting: Mapping[str, str], reading: str) -> Comparison:
     """The rule's last condition: the identity target ends less than 5 points below the baseline."""
-    identity, baseline = (_samples(results, setting, arm) for arm in ((reading, "identity"), ("baseline", None)))
+    identity, baseline = (arm_samples(results, setting, arm) for arm in ((reading, "identity"), ("baseline", None)))
     return Comparison(f"{reading} identity - baseline + {NEAR:g}", shift(paired(identity, baseline), NEAR))
 
 
@@ -95,11 +95,12 @@ def _ordering(reading: str) -> list[tuple[Arm, Arm]]:
 
 
 def _step(results: Any, setting: Mapping[str, str], low: Arm, high: Arm) -> Step:
-    samples = paired(_samples(results, setting, high), _samples(results, setting, low))
-    return Step(f"{_said(high)} > {_said(low)}", samples, _status(samples))
+    samples = paired(arm_samples(results, setting, high), arm_samples(results, setting, low))
+    return Step(f"{said(high)} > {said(low)}", samples, _status(samples))
 
 
-def _samples(results: Any, setting: Mapping[str, str], arm: Arm) -> dict[int, float]:
+def arm_samples(results: Any, setting: Mapping[str, str], arm: Arm) -> dict[int, float]:
+    """Seed -> accuracy of an arm of table 3."""
     method, target = arm
     return results.samples(**setting, method=method, **({"target": target} if target else {}))
 
@@ -133,5 +134,6 @@ def _outcome(ordering: Sequence[Step], controls: Sequence[Step]) -> tuple[str, s
     return REPRODUCES, "ordering, nearness and every control"
 
 
-def _said(arm: Arm) -> str:
+def said(arm: Arm) -> str:
+    """An arm in words: its method and, where it has one, its target."""
     return " ".join(part for part in arm if part)

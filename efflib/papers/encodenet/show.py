@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,11 @@ from efflib.papers.encodenet import arms, audit, claims, clustering, rule
 from efflib.papers.encodenet.autoencoder import ConvertingAutoencoder, converted, nearness
 from efflib.papers.encodenet.codebook import Codebook, Ranking, ranking
 from efflib.papers.encodenet.losses import converter
+from efflib.papers.features import labels_of
 from efflib.papers.pictures import trained_model
+from efflib.report import notebook
 from efflib.report.figures import image_grid, themed
-from efflib.report.html import html_table
+from efflib.report.html import html_table, sentence
 from efflib.report.verdict import Interval, interval, interval_text
 from efflib.training import normalisation, predict
 
@@ -72,14 +74,10 @@ def scene(trials: Mapping[str, Trial], store: Store) -> Scene:
     pairs = {name: converter(trial, store) for name, trial in trials.items()}
     train, _, test = split(settings)
     precision = next(record.precision for record in store.find(source) if record.status == "ok")
-    ranked = ranking(predict(network, train, settings.training, "cpu", precision), _labels(train))
+    ranked = ranking(predict(network, train, settings.training, "cpu", precision), labels_of(train))
     book = next(iter(pairs.values()))[1]
     models = {name: model for name, (model, _) in pairs.items()}
     return Scene(settings, network, models, book, train, test, ranked, precision)
-
-
-def _labels(data: ImageSet) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(data.labels))
 
 
 def _flat(data: ImageSet, places: Tensor) -> Tensor:
@@ -211,7 +209,7 @@ def mixture_rows(shown: Scene, draws: int = 5, seed: int = 0) -> list[dict[str, 
     and nearest representative: how often right, in percent. score and rest: where the error towards the codes lies,
     within the span of the codes and outside of it; their sum is the mean squared error.
     """
-    codes, labels = shown.book.images.flatten(1).double(), _labels(shown.test)
+    codes, labels = shown.book.images.flatten(1).double(), labels_of(shown.test)
     others = _other_images(shown, draws, seed)
     rows = []
     for name, model in shown.models.items():
@@ -290,7 +288,7 @@ def features_of(shown: Scene, source: clustering.Source = "baseline_penultimate"
 
 def silhouette_table(shown: Scene, sources: Sequence[clustering.Source], k: int = 3, seed: int = 0) -> Any:
     """Table: silhouette of k clusters per class, for several features and for noise of the first one's shape."""
-    labels, classes = _labels(shown.train), shown.train.classes
+    labels, classes = labels_of(shown.train), shown.train.classes
     columns: dict[str, Tensor] = {source: features_of(shown, source) for source in sources}
     columns["normal noise"] = _noise(next(iter(columns.values())).shape, seed)
     found = {name: _silhouettes(points, labels, classes, k) for name, points in columns.items()}
@@ -337,7 +335,7 @@ def elbow_curves(shown: Scene, seed: int = 0) -> Curves:
     "images" is k-means as it is meant, "scalars" that of the authors' earlier code, which clusters the single numbers
     of the feature matrix (spec, section 2.3).
     """
-    points, labels, classes = features_of(shown), _labels(shown.train), shown.train.classes
+    points, labels, classes = features_of(shown), labels_of(shown.train), shown.train.classes
     found: Curves = {}
     for name, values in (("features", points), ("normal noise of their shape", _noise(points.shape, seed))):
         both = {"images": clustering.inertias, "scalars": clustering.flattened_inertias}
@@ -610,7 +608,7 @@ def steps_table(results: Results) -> Any:
             lines.setdefault(label, {"inequality": label} | {named(each.reading): "" for each in ran})
             lines[label][named(decision.reading)] = _step_text(step)
     if not lines:
-        return HTML(f"<p>No reading has run at scale {results.scale}, so the rule has nothing to compare.</p>")
+        return sentence(f"No reading has run at scale {results.scale}, so the rule has nothing to compare.")
     caption = (
         f"Every inequality of the rule at scale {results.scale}: mean difference in points ± half the 95 % interval "
     )
@@ -627,10 +625,10 @@ def _step_text(step: rule.Step) -> str:
     return f"{interval_text(step.samples, signed=True)}{errors}: {step.status}"
 
 
-def at_every_scale(page: TablePage, *tables: Any) -> Any:
+def at_every_scale(page: TablePage, *tables: Callable[[Results], Any]) -> Any:
     """The given tables for every recorded scale, smallest first; a sentence where nothing is recorded."""
-    parts = [table(shown.results).data for shown in page.recorded.values() for table in tables]
-    return HTML("".join(parts) or "<p>Nothing is measured on real data yet, so the rule has nothing to decide.</p>")
+    nothing = "Nothing is measured on real data yet, so the rule has nothing to decide."
+    return notebook.at_every_scale(page, *tables, nothing=nothing)
 
 
 # --- table 3: the figure ----------------------------------------------------------------------------------
@@ -647,7 +645,7 @@ def targets_figure(results: Results) -> Any:
     right = _points(results, setting, ("cluster", *codes)) | _controls(results, setting)
     printed = {} if results.scale == "smoke" else _printed_gaps(results.table)
     if not base or not left:
-        return HTML(f"<p>No reading is measured at scale {results.scale} yet, so there is nothing to draw.</p>")
+        return sentence(f"No reading is measured at scale {results.scale} yet, so there is nothing to draw.")
 
     def draw(figure: Figure) -> None:
         places = {name: f"C{number}" for number, name in enumerate(dict.fromkeys(arm for arm, _ in (*left, *right)))}

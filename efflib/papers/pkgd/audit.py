@@ -19,7 +19,7 @@ from typing import Any
 from efflib.papers.baselines import SIZES
 from efflib.papers.pkgd.claims import ABLATION, LOGITS, METHODS, SINGLE_MODULES
 from efflib.papers.table import PrintedTable, load_printed
-from efflib.report.audit import Finding, compare_baselines, exact, half_up, match_references, recompute_gains
+from efflib.report.audit import Evidence, Finding, compare_baselines, exact, half_up, recompute_gains
 
 _HERE = Path(__file__).parent
 _NEAR = Decimal("0.05")  # points: two accuracies that differ by no more appear to be the same number
@@ -30,12 +30,10 @@ Column = Mapping[str, Decimal | None]
 
 
 @dataclass(frozen=True)
-class _Printed:
-    """What a finding may read: printed tables, quoted numbers, quoted facts."""
+class _Printed(Evidence):
+    """What a finding may read."""
 
-    tables: dict[str, PrintedTable]
-    references: list[dict[str, Any]]
-    facts: dict[str, dict[str, Any]]
+    tables: Mapping[str, PrintedTable]
 
     def pairs(self, table: str) -> list[Pair]:
         """(teacher, student) of the columns, left to right."""
@@ -57,26 +55,17 @@ class _Printed:
     def gain(self, table: str, pair: Pair, method: str = "pkgd", **keys: Any) -> Decimal:
         return self.value(table, pair, method, **keys) - self.value(table, pair, "baseline", **keys)
 
-    def published(self, table: str, method: str, reference: str) -> list[Decimal]:
+    def quoted(self, table: str, method: str, reference: str) -> list[Decimal]:
         """The numbers of one reference for a row; empty if it lacks a column."""
-        (values,) = (r["values"] for r in self.references if r["id"] == reference)
+        values = self.references[reference]["values"]
         found = {(v["teacher"], v["student"]): exact(v["value"]) for v in values if v["method"] == method}
         return [found[pair] for pair in self.pairs(table)] if set(self.pairs(table)) <= set(found) else []
-
-    def sources(self, *names: str) -> tuple[str, ...]:
-        """Where the named references or facts come from."""
-        known = {r["id"]: r["source"] for r in (*self.references, *self.facts.values())}
-        return tuple(known[name] for name in names)
 
 
 @cache
 def load() -> _Printed:
-    """Read printed.yaml and references.yaml of this paper once."""
-    import yaml
-
-    raw = yaml.safe_load((_HERE / "references.yaml").read_text(encoding="utf-8"))
-    facts = {fact["id"]: fact for fact in raw["facts"]}
-    return _Printed(load_printed(_HERE / "printed.yaml"), raw["references"], facts)
+    """printed.yaml and references.yaml of this paper, read once."""
+    return _Printed.read(_HERE / "references.yaml", load_printed(_HERE / "printed.yaml"))
 
 
 def findings(table: str | None = None) -> list[Finding]:
@@ -89,17 +78,6 @@ def findings(table: str | None = None) -> list[Finding]:
     printed = load()
     made = [make(printed) for make in _FINDINGS if table is None or make is not _cost]
     return [finding for finding in made if table is None or table in finding.tables]
-
-
-def published(table: str) -> list[dict[str, Any]]:
-    """Printed cells beside what others published for the same experiment: a comparison column for table 1 or 2.
-
-    Returns:
-        One row per published number: table, cell, printed, reference, quoted, equal, difference (printed - quoted).
-    """
-    printed = load()
-    rows = match_references([printed.tables[table]], printed.references)
-    return [{**row, "difference": row["printed"] - row["quoted"]} for row in rows]
 
 
 # --- rows that appear shifted -----------------------------------------------------------------------------
@@ -138,7 +116,7 @@ def _shifts(printed: _Printed, table: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for method in METHODS:
         for reference in printed.references:
-            public = printed.published(table, method, reference["id"])
+            public = printed.quoted(table, method, reference)
             if public:
                 found.setdefault(method, best_shift(printed.row(table, method), public))
     return found
@@ -146,7 +124,7 @@ def _shifts(printed: _Printed, table: str) -> dict[str, int]:
 
 def _shifted_rows(printed: _Printed, table: str, method: str, reference: str, shift: int) -> list[dict[str, Any]]:
     """Column by column: printed, published, and the printed value that the shift puts there."""
-    values, public = printed.row(table, method), printed.published(table, method, reference)
+    values, public = printed.row(table, method), printed.quoted(table, method, reference)
     rows = []
     for i, pair in enumerate(printed.pairs(table)):
         read = values[i + shift] if 0 <= i + shift < len(values) else None
@@ -169,7 +147,7 @@ def _shifted_rows_of_table1(printed: _Printed) -> Finding:
     shifts, rows, texts = _shifts(printed, "table1"), [], []
     numbers: dict[str, float] = {}
     for method, reference in (("kd", "repdistiller"), ("dkd", "mdistiller")):
-        values, public = printed.row("table1", method), printed.published("table1", method, reference)
+        values, public = printed.row("table1", method), printed.quoted("table1", method, reference)
         own = _shifted_rows(printed, "table1", method, reference, shifts[method])
         same, near = _agreements(own)
         apart = [row_distance(values, public, shift) for shift in (0, shifts[method])]
@@ -227,7 +205,7 @@ def _below_features(column: Column) -> int:
 def _shifted_row_of_table2(printed: _Printed) -> Finding:
     shifts = _shifts(printed, "table2")
     rows = _shifted_rows(printed, "table2", "kd", "repdistiller", shifts["kd"])
-    values, public = printed.row("table2", "kd"), printed.published("table2", "kd", "repdistiller")
+    values, public = printed.row("table2", "kd"), printed.quoted("table2", "kd", "repdistiller")
     apart = [row_distance(values, public, shift) for shift in (0, shifts["kd"])]
     same, near = _agreements(rows)
     pair = ("vgg13", "mobilenetv2_half")
@@ -318,7 +296,7 @@ def _mean(values: Sequence[Decimal]) -> Decimal:
 def _teachers(printed: _Printed) -> Finding:
     public: dict[str, dict[str, Any]] = {}
     for table in ("table1", "table2"):
-        quoted = printed.published(table, "teacher", "repdistiller")
+        quoted = printed.quoted(table, "teacher", "repdistiller")
         for pair, value in zip(printed.pairs(table), quoted, strict=True):
             own = printed.value(table, pair, "teacher")
             public[pair[0]] = {"teacher": pair[0], "printed": own, "published": value, "difference": own - value}
@@ -337,16 +315,18 @@ def _teachers(printed: _Printed) -> Finding:
 
 
 def _origin_of_peers(printed: _Printed) -> Finding:
-    rows = [r for t in ("table1", "table2") for r in published(t) if _method(r) in ("baseline", "at", "ft", "crd")]
+    rows = [
+        r for t in ("table1", "table2") for r in printed.published(t) if _method(r) in ("baseline", "at", "ft", "crd")
+    ]
     equal = [f"{r['cell']} {r['printed']:.2f}" for r in rows if r["equal"]]
     apart = {m: [r["difference"] for r in rows if _method(r) == m and r["table"] == "table1"] for m in ("at", "ft")}
     kinds = {"with": "ickd_with_kl", "without": "ickd_without_kl"}
     values = printed.row("table1", "ickd")
     near = {
-        name: [v for v, q in zip(values, printed.published("table1", "ickd", key), strict=True) if abs(v - q) <= _CENT]
+        name: [v for v, q in zip(values, printed.quoted("table1", "ickd", key), strict=True) if abs(v - q) <= _CENT]
         for name, key in kinds.items()
     }
-    quoted = printed.published("table1", "teacher", "repdistiller")
+    quoted = printed.quoted("table1", "teacher", "repdistiller")
     teachers = zip(printed.row("table1", "teacher"), quoted, strict=True)
     stronger = [own - other for own, other in teachers if own - other > Decimal("0.5")]
     listed = {name: ", ".join(f"{v:.2f}" for v in found) for name, found in near.items()}

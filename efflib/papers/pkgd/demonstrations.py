@@ -14,8 +14,8 @@ from efflib.distill.pkgd import Guide
 from efflib.kernels import hcl_loss
 from efflib.kernels.guided_attention import SCORES, attention_maps
 from efflib.models import create_model
-from efflib.papers.pkgd.audit import published
-from efflib.report.html import html_table
+from efflib.papers.pkgd.audit import load
+from efflib.report.html import html_table, sentence
 from efflib.training import seeded
 
 Shape = tuple[int, int, int]
@@ -111,7 +111,7 @@ def published_table(table: str) -> Any:
         {"pair and method": row["cell"].replace(", cifar100", ""), "printed": f"{row['printed']:.2f}"}
         | {"published": f"{row['quoted']:.2f}", "printed less published": f"{row['difference']:+.2f}"}
         | {"published by": row["reference"], "equal": "yes" if row["equal"] else ""}
-        for row in published(table)
+        for row in load().published(table)
     ]
     return HTML(html_table(rows, "Printed numbers and published ones for the same pairs, CIFAR-100"))
 
@@ -127,7 +127,7 @@ def gap_table(results: Any) -> Any:
                 means = {f"level {n}": f"{sum(at) / len(gaps):.3g}" for n, at in enumerate(zip(*gaps, strict=True), 1)}
                 rows.append({"arm": method, "feature": words, **means, "seeds": str(len(gaps))})
     if not rows:
-        return HTML("<p>No run with a feature loss is recorded at this scale yet.</p>")
+        return sentence("No run with a feature loss is recorded at this scale yet.")
     return HTML(html_table(rows, f"HCL to the teacher's features on the test set, scale {results.scale}"))
 
 

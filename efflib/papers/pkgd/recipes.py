@@ -10,14 +10,12 @@ from torch import Tensor
 
 from efflib.papers.baselines import (
     CANARY_SETTINGS,
-    SIZES,
     ClassifierConfig,
     canary_context,
     data_read,
-    forward_flops,
     inherited_model,
     new_model,
-    planned_images,
+    one_pass_flops,
     split,
 )
 from efflib.papers.features import pooled_features
@@ -64,12 +62,6 @@ def neighbour_accuracy(train: Tensor, train_labels: np.ndarray, test: Tensor, te
     return 100 * float((voters.predict(test.double().numpy()) == test_labels).mean())
 
 
-def _flops(config: ClustersConfig) -> float:
-    """One forward pass over the training images and one over the test images; distances cost little beside it."""
-    kept, _ = planned_images(config)
-    return forward_flops(config) * (kept + SIZES[config.dataset][1])
-
-
 def _canary() -> dict[str, float]:
     """An untrained small network on 160 training and 360 test digits."""
     config = ClustersConfig(**CANARY_SETTINGS)
@@ -77,7 +69,13 @@ def _canary() -> dict[str, float]:
 
 
 @recipe(
-    "clusters", version=1, config=ClustersConfig, canary=_canary, flops=_flops, data=data_read, parents=("network",)
+    "clusters",
+    version=1,
+    config=ClustersConfig,
+    canary=_canary,
+    flops=one_pass_flops,  # distances cost little beside it
+    data=data_read,
+    parents=("network",),
 )
 def clusters(config: ClustersConfig, context: Context) -> Outcome:
     """Silhouette of the test images, their nearest neighbours among the training images, the parent's accuracy."""
@@ -91,4 +89,4 @@ def clusters(config: ClustersConfig, context: Context) -> Outcome:
         "silhouette": silhouette(asked, test.labels),
         f"knn{config.neighbours}": voted,
     }
-    return Outcome(metrics, _flops(config))
+    return Outcome(metrics, one_pass_flops(config))

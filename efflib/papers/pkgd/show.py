@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,24 +18,23 @@ from efflib.distill import create
 from efflib.distill.common import levels
 from efflib.distill.pkgd import PKGD
 from efflib.explain import localisation
-from efflib.kernels.augment import normalise
 from efflib.kernels.guided_attention import attention_maps
 from efflib.models import Features, evaluating, features
 from efflib.papers.baselines import ClassifierConfig, training_flops
 from efflib.papers.distillation import DistillConfig, work_of
-from efflib.papers.features import pooled_features
+from efflib.papers.features import pixels_of, pooled_features
 from efflib.papers.pictures import examples, trained_model
 from efflib.papers.pkgd import claims
 from efflib.papers.pkgd.arms import arm
 from efflib.report.figures import image_grid, themed
-from efflib.report.html import html_table
+from efflib.report.html import html_table, sentence
+from efflib.report.notebook import at_every_scale
 from efflib.report.verdict import Interval, interval, interval_text, paired
 from efflib.training import seeded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from efflib.report.notebook import TablePage
     from efflib.trials import Results, Store, Trial
 
 __all__ = [
@@ -70,12 +68,6 @@ NAMES = {
     "teacher": "teacher", "baseline": "student alone", "kd": "KD", "dkd": "DKD", "at": "AT", "ft": "FT", "crd": "CRD",
     "reviewkd": "ReviewKD", "sakd": "SAKD", "ickd": "ICKD-C", "rpkd": "RP KD", "pkgd": "PKGD",
 }  # fmt: skip
-
-
-def at_every_scale(page: TablePage, table: Callable[[Results], Any]) -> Any:
-    """One of the tables below for every recorded scale, smallest first; a sentence where nothing is recorded."""
-    parts = [table(shown.results).data for shown in page.recorded.values()]
-    return HTML("".join(parts)) if parts else _sentence("No trial on real data has a usable record for this yet.")
 
 
 # --- figure 5: accuracy against time ----------------------------------------------------------------------
@@ -124,7 +116,7 @@ def times_table(results: Results) -> Any:
     """Table: accuracy, seconds per epoch and work of every method; relative to KD on the same machine, by seed."""
     found = times(results)
     if not found:
-        return _sentence(f"No run with a time is recorded at scale {results.scale} yet.")
+        return sentence(f"No run with a time is recorded at scale {results.scale} yet.")
     kd = {(run.pair, run.machine): run for run in found if run.cell["method"] == "kd"}
     rows = [_times_row(run, kd.get((run.pair, run.machine))) for run in found]
     caption = (
@@ -148,7 +140,7 @@ def accuracy_against_time(results: Results) -> Any:
     """Figure: accuracy over seconds per epoch, one panel per pair, on the machine that ran most of them."""
     found = [run for run in times(results) if run.cell["method"] != "teacher"]
     if not found:
-        return _sentence(f"No run with a time is recorded at scale {results.scale} yet, so there is nothing to draw.")
+        return sentence(f"No run with a time is recorded at scale {results.scale} yet, so there is nothing to draw.")
     machines = [run.machine for run in found]
     machine = max(dict.fromkeys(machines), key=machines.count)
     shown = [run for run in found if run.machine == machine]
@@ -232,7 +224,7 @@ def clusters_table(results: Results) -> Any:
         rows += [_contrast_row(results, cell, one, other) for one, other in _CONTRASTS]
     rows = [row for row in rows if any(row[words] for words, _ in MEASURES.values())]
     if not rows:
-        return _sentence(f"No features are measured at scale {results.scale} yet.")
+        return sentence(f"No features are measured at scale {results.scale} yet.")
     caption = f"Pooled test features at scale {results.scale}: mean ± half the 95 % interval (seeds)"
     return HTML(html_table(rows, caption, f"pkgd-figure6-clusters-{results.scale}"))
 
@@ -304,7 +296,7 @@ def clusters_strip(found: Networks, data: ImageSet | None = None, seed: int = 0)
         seed: of t-SNE.
     """
     if not found:
-        return _sentence("The networks' weights are not here, so their features cannot be drawn.")
+        return sentence("The networks' weights are not here, so their features cannot be drawn.")
     data = _first_test_images(found) if data is None else data
     maps = {name: tsne(pooled_features(model, data, config)[0], seed=seed) for name, (model, config) in found.items()}
 
@@ -329,7 +321,7 @@ def attention(model: nn.Module, data: ImageSet) -> Tensor:
     Source: Zagoruyko and Komodakis 2017 for the map; section 5, "Figure 6", of the PKGD spec.
     """
     with evaluating(model):
-        squared = features(model, _normalised(data)).stages[-1].square().mean(dim=1)
+        squared = features(model, pixels_of(data, *NORMALISATION[data.name])).stages[-1].square().mean(dim=1)
     low, high = squared.amin(dim=(1, 2), keepdim=True), squared.amax(dim=(1, 2), keepdim=True)
     scaled = (squared - low) / (high - low).clamp(min=torch.finfo(squared.dtype).tiny)
     return F.interpolate(scaled[:, None], size=data.images.shape[1:3], mode="bilinear", align_corners=False)[:, 0]
@@ -399,7 +391,8 @@ def fitted_guidance(
         options: of PKGD.
     """
     with seeded(seed, "distiller"):
-        method = create("pkgd", student, teacher, _normalised(data.take(range(1))), **{"kd_weight": 0.0, **options})
+        sample = pixels_of(data.take(range(1)), *NORMALISATION[data.name])
+        method = create("pkgd", student, teacher, sample, **{"kd_weight": 0.0, **options})
     seen, known = _seen(student, data), _seen(teacher, data, preactivation=True)
     targets, indices = torch.from_numpy(data.labels), torch.arange(len(data))
     optimiser = torch.optim.Adam((p for p in method.parameters() if p.requires_grad), lr=5e-3)
@@ -483,19 +476,11 @@ def _received(guide: Any, student: Tensor, prior: Tensor) -> Tensor:
     return spatial.sum(dim=1).unflatten(1, student.shape[2:])
 
 
-def _normalised(data: ImageSet) -> Tensor:
-    return normalise(torch.from_numpy(np.ascontiguousarray(data.images)), *NORMALISATION[data.name])
-
-
 @torch.no_grad()
 def _seen(model: nn.Module, data: ImageSet, preactivation: bool = False) -> Features:
     with evaluating(model):
-        return features(model, _normalised(data), preactivation)
+        return features(model, pixels_of(data, *NORMALISATION[data.name]), preactivation)
 
 
 def _rows(found: Features, part: Tensor) -> Features:
     return Features(tuple(stage[part] for stage in found.stages), found.pooled[part], found.logits[part])
-
-
-def _sentence(text: str) -> Any:
-    return HTML(f"<p>{escape(text)}</p>")

@@ -32,7 +32,7 @@ from efflib.papers.safety.drift import (
     tight_start_bytes,
 )
 from efflib.papers.table import PrintedTable, load_printed
-from efflib.report.audit import Finding, exact, half_up
+from efflib.report.audit import Evidence, Finding, Sentence, exact, half_up, words_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,20 +46,6 @@ METHODS = ("float", "unsafe", "safe")
 
 
 # --- numbers of the running text --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """Words of the paper, as printed, and where they stand; `numbers` are those in them, left to right."""
-
-    where: str
-    words: str
-
-    @property
-    def numbers(self) -> tuple[Decimal, ...]:
-        """Without numbers of references."""
-        plain = re.sub(r"\[\d+\]", "", self.words).replace(",", "")
-        return tuple(Decimal(number) for number in re.findall(r"\d+(?:\.\d+)?", plain))
 
 
 TEXT = {
@@ -129,13 +115,11 @@ TEXT = {
 
 
 @dataclass(frozen=True)
-class _Printed:
-    """Printed tables, quoted numbers, quoted logs, quoted facts."""
+class _Printed(Evidence):
+    """What a finding may read, quoted training logs among it."""
 
-    tables: dict[str, PrintedTable]
-    references: dict[str, dict[str, Any]]
-    logs: dict[str, dict[str, Any]]
-    facts: dict[str, dict[str, Any]]
+    tables: Mapping[str, PrintedTable]
+    logs: Mapping[str, Mapping[str, Any]]
 
     def score(self, network: str, method: str) -> Decimal:
         """Accuracy in percent, or loss in nats per character."""
@@ -155,20 +139,11 @@ class _Printed:
         log = self.logs[name]
         return [dict(zip(log["columns"], row)) for row in log["rows"]]
 
-    def sources(self, *names: str) -> tuple[str, ...]:
-        """Where the named references, logs or facts come from."""
-        known = {**self.references, **self.logs, **self.facts}
-        return tuple(known[name]["source"] for name in names)
-
 
 @cache
 def load() -> _Printed:
-    """Read printed.yaml and references.yaml of this paper once."""
-    import yaml
-
-    raw = yaml.safe_load((_HERE / "references.yaml").read_text(encoding="utf-8"))
-    parts = ({entry["id"]: entry for entry in raw[name]} for name in ("references", "logs", "facts"))
-    return _Printed(load_printed(_HERE / "printed.yaml"), *parts)
+    """printed.yaml and references.yaml of this paper, read once."""
+    return _Printed.read(_HERE / "references.yaml", load_printed(_HERE / "printed.yaml"))
 
 
 def findings(table: str | None = None) -> list[Finding]:
@@ -180,10 +155,6 @@ def findings(table: str | None = None) -> list[Finding]:
     printed = load()
     made = [make(printed) for make in _FINDINGS]
     return [finding for finding in made if table is None or table in finding.tables]
-
-
-def _words(*names: str) -> tuple[str, ...]:
-    return tuple(TEXT[name].words for name in names)
 
 
 # --- the tables against the text --------------------------------------------------------------------------
@@ -213,7 +184,7 @@ def _headline(printed: _Printed) -> Finding:
     numbers |= {f"loss_against_{method}": float(value) for method, value in losses.items()}
     title = "The 2.5 % of the abstract is the distance to the unsafe row"
     return Finding(
-        "safety-1", title, text, "arithmetic", "major", ("table1", "table2"), rows, numbers, _words("headline")
+        "safety-1", title, text, "arithmetic", "major", ("table1", "table2"), rows, numbers, words_of(TEXT, "headline")
     )
 
 
@@ -242,7 +213,7 @@ def _sixty_percent(printed: _Printed) -> Finding:
     )
     numbers = {"stated": float(stated), "mean": mean} | {SHORT[n]: float(share) for n, share in shares.items()}
     title = "About 63 %, not 60 %, of the size is left"
-    quotes = _words("headline", "retained")
+    quotes = words_of(TEXT, "headline", "retained")
     return Finding("safety-2", title, text, "arithmetic", "minor", ("table1", "table2"), rows, numbers, quotes)
 
 
@@ -269,7 +240,9 @@ def _larger(printed: _Printed) -> Finding:
         "equal size. We compare at equal bytes."
     )
     title, tables = "The safe models are the larger ones", ("table1", "table2", "pareto")
-    return Finding("safety-3", title, text, "text", "major", tables, tuple(rows), numbers, _words("performance"))
+    return Finding(
+        "safety-3", title, text, "text", "major", tables, tuple(rows), numbers, words_of(TEXT, "performance")
+    )
 
 
 # --- sizes that follow from a step count ------------------------------------------------------------------
@@ -379,7 +352,7 @@ def _drift(printed: _Printed) -> Finding:
     numbers |= {"size_10000": gammas[GAMMA]}
     title = "The sizes follow from the number of steps and the learning rate"
     tables = ("table1", "table2", "figures", "drift", "pareto")
-    quotes = _words("learned", "requirements", "averaged")
+    quotes = words_of(TEXT, "learned", "requirements", "averaged")
     sources = printed.sources("cnn_main", "cnn_earlier", "decoder_main", "main_code")
     return Finding("safety-4", title, text, "statistics", "major", tables, rows, numbers, quotes, sources)
 
@@ -436,7 +409,7 @@ def _original_size(printed: _Printed) -> Finding:
         ("table1", "table2", "drift"),
         rows,
         numbers,
-        _words("sizes"),
+        words_of(TEXT, "sizes"),
         printed.sources("main_code"),
     )
 
@@ -468,7 +441,7 @@ def _attention_only(printed: _Printed) -> Finding:
     numbers = {"weights": weights, "bytes": 4 * weights, "above": above, "left": least["float decoder of the code"]}
     numbers |= {"left_of_printed": least["printed size"]}
     title = "Table II is impossible if only attention is quantised"
-    quotes, sources = _words("attention", "heads"), printed.sources("main_code")
+    quotes, sources = words_of(TEXT, "attention", "heads"), printed.sources("main_code")
     return Finding("safety-6", title, text, "text", "major", ("table2", "pareto"), rows, numbers, quotes, sources)
 
 
@@ -505,7 +478,7 @@ def _averaged(printed: _Printed) -> Finding:
         ("table1", "table2", "drift", "pareto"),
         rows,
         numbers,
-        _words("bits", "averaged"),
+        words_of(TEXT, "bits", "averaged"),
         printed.sources("main_code"),
     )
 
@@ -573,7 +546,7 @@ def _equations(printed: _Printed) -> Finding:
     )
     numbers = {"floor": floor, "round": rounded, "penalty": penalty, "maps": 4 * maps, "kernels": 4 * cnn.weights}
     title = "Four equations differ from the code that they describe"
-    quotes = _words("layers", "maps", "average_depth")
+    quotes = words_of(TEXT, "layers", "maps", "average_depth")
     sources = printed.sources("main_code", "self_compressing")
     return Finding("safety-8", title, text, "formulas", "notable", ("table1", "table2"), rows, numbers, quotes, sources)
 
@@ -652,7 +625,9 @@ def _preserved_images(printed: _Printed) -> Finding:
     title = "The preserved images come from the test set, and about half of their labels appear wrong"
     names = ("selection_code", "mnist_labels", "preservation_accuracy", "cnn_two_bits_safe")
     tables, sources = ("table1", "figures"), printed.sources(*names)
-    return Finding("safety-9", title, text, "statistics", "major", tables, shown, numbers, _words("share"), sources)
+    return Finding(
+        "safety-9", title, text, "statistics", "major", tables, shown, numbers, words_of(TEXT, "share"), sources
+    )
 
 
 def _names(printed: _Printed) -> Finding:
@@ -736,7 +711,7 @@ def _restoration(printed: _Printed) -> Finding:
     numbers |= {f"least_{SHORT[n]}": least[n] for n in NETWORKS}
     numbers |= {"layers_restored": int(fact["fraction"] * fact["layers"])}
     title = "Restoration and removal appear not to have acted in the published runs"
-    quotes = _words("restored", "increase", "pruned", "accelerates")
+    quotes = words_of(TEXT, "restored", "increase", "pruned", "accelerates")
     sources = printed.sources("restoration_code", "main_code")
     tables = ("table1", "table2", "figures")
     return Finding("safety-11", title, text, "text", "major", tables, rows, numbers, quotes, sources)
@@ -852,7 +827,7 @@ def _references(printed: _Printed) -> Finding:
     )
     numbers = {"same_number": number == cited["number"], "authors": authors, "authors_true": cited["authors"]}
     title = "References [6] and [7], and three rules of restoration"
-    quotes = _words("reference7", "reference6", "restored", "increase")
+    quotes = words_of(TEXT, "reference7", "reference6", "restored", "increase")
     sources = printed.sources("cited_7", "restoration_code")
     return Finding("safety-15", title, text, "formulas", "minor", ("table1", "table2"), (), numbers, quotes, sources)
 
@@ -889,7 +864,7 @@ def _checked(printed: _Printed) -> Finding:
     numbers = {"repeated": len(repeated), "equal": equal, "q_logged": logged, "q": start, "tight": tight}
     title, tables = "What checks out: repeated numbers, the networks", ("table1", "table2", "drift")
     sources = printed.sources("decoder_main", "main_code")
-    quotes = _words("sizes", "performance")
+    quotes = words_of(TEXT, "sizes", "performance")
     return Finding("safety-16", title, text, "arithmetic", "minor", tables, rows, numbers, quotes, sources)
 
 

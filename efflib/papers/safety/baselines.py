@@ -14,8 +14,18 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from efflib.papers.safety.recipes import StepsConfig, data_read, example_flops, exported, make_task, new_model
-from efflib.papers.safety.steps import Log, Schedule, run_steps
+from efflib.papers.baselines import canary_context
+from efflib.papers.safety.recipes import (
+    StepsConfig,
+    adam,
+    data_read,
+    exported,
+    followed_run,
+    make_task,
+    new_model,
+    steps_flops,
+)
+from efflib.papers.safety.steps import Log
 from efflib.papers.safety.tasks import ImageTask, TextTask
 from efflib.quantize import (
     cut_channels,
@@ -32,7 +42,6 @@ from efflib.quantize import (
     unmask,
 )
 from efflib.trials.recipes import Context, Outcome, recipe
-from efflib.trials.trial import digest
 
 Method = Literal["ptq", "qat", "magnitude", "structured"]
 # Settings that a method needs, and those that it may have besides; it has no others.
@@ -121,10 +130,6 @@ def bytes_of(model: nn.Module, config: BaselineConfig) -> dict[str, float]:
     }
 
 
-def _flops(config: BaselineConfig) -> float:
-    return 3 * example_flops(config) * config.batch_size * config.steps
-
-
 def _canary() -> dict[str, float]:
     """Every method on a narrow network, two steps of fine-tuning."""
     common: dict[str, Any] = {"seed": 0, "batch_size": 8, "every": 2, "model_options": {"width": 0.25}}
@@ -142,8 +147,7 @@ def _canary() -> dict[str, float]:
     for kind, settings in methods:
         config = BaselineConfig(**networks[kind], **settings)
         parent = new_model(config).double().state_dict()
-        context = Context("cpu", "fp64", None, {"float": parent}, progress=False, description="canary")
-        metrics = compressed_baseline(config, context).metrics
+        metrics = compressed_baseline(config, canary_context("compressed_baseline", float=parent)).metrics
         found |= {f"{config.method}.{name}": metrics[name] for name in ("last", "bytes", "tight_bytes")}
         found |= {f"{config.method}.loss": sum(metrics["curves"].get("train_loss", ()))}
     return found
@@ -151,19 +155,8 @@ def _canary() -> dict[str, float]:
 
 def tuned(model: nn.Module, task: ImageTask | TextTask, config: BaselineConfig, context: Context) -> Log:
     """Fine-tune in place."""
-    kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
-    return run_steps(
-        model,
-        task,
-        kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay),
-        Schedule(config.steps, config.every),
-        config.batch_size,
-        config.seed,
-        checkpoint=context.checkpoint,
-        identity=digest(config.model_dump(mode="json")),
-        progress=context.progress,
-        description=context.description,
-    )
+    optimiser = adam(config.optimiser, model, config.lr, config.weight_decay)
+    return followed_run(config, context, model, task, optimiser)
 
 
 @recipe(
@@ -171,7 +164,7 @@ def tuned(model: nn.Module, task: ImageTask | TextTask, config: BaselineConfig, 
     version=1,
     config=BaselineConfig,
     canary=_canary,
-    flops=_flops,
+    flops=steps_flops,
     data=data_read,
     parents=("float",),
     precision="fp32",
@@ -193,5 +186,5 @@ def compressed_baseline(config: BaselineConfig, context: Context) -> Outcome:
     told |= {"test_best": best([*shipped, told["last"]]), "training_seconds": log.seconds}
     if quantized_layers(model) and config.method != "magnitude":
         told |= exported(model, task)
-    told["curves"] = {name: log.curve(name) for name in dict.fromkeys(name for row in log.rows for name in row)}
-    return Outcome(told, _flops(config), model.state_dict())
+    told["curves"] = log.curves()
+    return Outcome(told, steps_flops(config), model.state_dict())

@@ -12,7 +12,16 @@ import numpy as np
 import torch
 from IPython.display import HTML, Markdown
 
-from efflib.data.names import PROTOCOLS, VOCABULARY, NamePart, already_seen, ngram_cross_entropy, shared_beginnings
+from efflib.data import NORMALISATION
+from efflib.data.names import (
+    NAME_LISTS,
+    PROTOCOLS,
+    VOCABULARY,
+    NamePart,
+    already_seen,
+    ngram_cross_entropy,
+    shared_beginnings,
+)
 from efflib.models import create_model
 from efflib.papers.pictures import trained_model
 from efflib.papers.safety import arms
@@ -22,15 +31,13 @@ from efflib.papers.safety.recipes import (
     CODE_SHARE,
     PRESERVED_NAMES,
     CompressionConfig,
-    constants,
     new_model,
     preset_of,
-    read_names,
     training_images,
 )
 from efflib.papers.safety.selection import REASONS, score_images, select
 from efflib.report.figures import image_grid, themed
-from efflib.report.html import html_table
+from efflib.report.html import html_table, sentence
 from efflib.report.measures import Measure, headline_of
 from efflib.report.verdict import CLAIM_VERDICTS, interval, interval_text, paired
 from efflib.trials import collect
@@ -108,7 +115,7 @@ def _bytes(samples: Samples) -> str:
 
 def _table(results: Results, rows: Sequence[Mapping[str, Any]], caption: str, name: str) -> HTML:
     if not rows:
-        return HTML(f"<p>No run of this kind is recorded at scale {results.scale} yet.</p>")
+        return sentence(f"No run of this kind is recorded at scale {results.scale} yet.")
     told = f"{caption}. Scale {results.scale}; mean ± half the 95 % interval (seeds)"
     return HTML(html_table(_without_empty(rows), told, f"safety-{results.table.id}-{name}"))
 
@@ -365,7 +372,7 @@ def curves_figure(results: Results) -> HTML:
     """Figure: size and result over the steps, above in the published setting, below in ours."""
     lines = [line for line in (_published(results), _own(results)) if line]
     if not lines:
-        return HTML(f"<p>No run that compresses itself is recorded at scale {results.scale} yet.</p>")
+        return sentence(f"No run that compresses itself is recorded at scale {results.scale} yet.")
     measure = headline_of(results.table)
 
     def draw(figure: Figure) -> None:
@@ -447,13 +454,13 @@ def preserved_strip(results: Results, store: Store, images: int = 8) -> HTML:
     """Figure: the first preserved images of each kind in the first seed's safe run, chosen anew by its float twin."""
     safe = [cell for cell in cells(results) if cell["method"] == "safe"]
     if not safe:
-        return HTML(f"<p>No safe run is recorded at scale {results.scale} yet.</p>")
+        return sentence(f"No safe run is recorded at scale {results.scale} yet.")
     trial = _trial(results, safe[0])
     settings: Any = trial.settings
     judge = trained_model(trial.parents["float"], store, new_model)
     train, _, _ = training_images(settings)
     convolutions: Any = judge.quantizable
-    scores = score_images(judge, train, *constants(settings.dataset), convolutions[-1])
+    scores = score_images(judge, train, *NORMALISATION[settings.dataset], convolutions[-1])
     chosen = select(scores, int(CODE_SHARE * len(train) + 0.5), len(train.classes), settings.seed)
     rows = []
     for reason in REASONS:
@@ -469,7 +476,7 @@ def preserved_strip(results: Results, store: Store, images: int = 8) -> HTML:
 
 def list_table(dataset: str) -> HTML:
     """The list of names in both orders: how much its neighbours tell, and what counting letters achieves on it."""
-    names = read_names(dataset)
+    names = NAME_LISTS[dataset]()
     splits = {protocol: names.split(protocol) for protocol in PROTOCOLS}
 
     def row(what: str, value: Callable[[Any], float], form: str) -> dict[str, str]:
@@ -529,7 +536,7 @@ def protocol_table(results: Results, store: Store) -> HTML:
 
 def preserved_text(dataset: str, shown: int = 12) -> Markdown:
     """The names that are preserved first, those kept last, and how many there are."""
-    part = read_names(dataset).split("stream").train
+    part = NAME_LISTS[dataset]().split("stream").train
     count = min(PRESERVED_NAMES, len(part.names) // 10)
     chosen = preserved_names(part.names, count)
     first, last = ", ".join(chosen.names[:shown]), ", ".join(chosen.names[-shown:])

@@ -31,6 +31,7 @@ from efflib.papers.safety.drift import (
 from efflib.report.audit import findings_for
 from efflib.report.figures import themed
 from efflib.report.html import html_table
+from efflib.report.notebook import finding_list
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -244,12 +245,9 @@ def torch_check(steps: int, gradient: float = 1e-4, initial_bits: float = START_
 
 def audit() -> Any:
     """The audit findings that concern this page, each linking to its place on the audit page."""
-    from IPython.display import Markdown
-
     from efflib.papers.safety.audit import findings
 
-    chosen = findings_for(findings("drift"), "drift")
-    return Markdown("\n".join(f"- **{f.title}.** {f.text} ({{ref}}`details <{f.anchor}>`)" for f in chosen))
+    return finding_list(findings_for(findings("drift"), "drift"))
 
 
 def _table(rows: Sequence[dict[str, Any]], caption: str, name: str) -> Any:

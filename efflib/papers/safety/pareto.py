@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from html import escape
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from efflib.papers.safety.tables import PRINTED, SWEEP
 from efflib.papers.table import PrintedTable, Table, claims_of
 from efflib.quantize.ptq import FACTORS, SCALE_BYTES, integer_codes, symmetric_scales
 from efflib.report.figures import themed
-from efflib.report.html import html_table
+from efflib.report.html import html_table, sentence
 from efflib.report.measures import headline_of
 from efflib.report.verdict import Comparison, Interval, interval, paired, shift
 from efflib.trials import Store
@@ -341,7 +340,7 @@ def front_table(results: Results) -> HTML:
     beaten = dict(zip(stored, dominators(stored, _higher(results)), strict=True)) if stored else {}
     rows = [_row(point, beaten, results) for point in found]
     if not rows:
-        return HTML(f"<p>Nothing of this figure is recorded at scale {escape(results.scale)} yet.</p>")
+        return sentence(f"Nothing of this figure is recorded at scale {results.scale} yet.")
     caption = f"All points, scale {results.scale}: means over seeds, ± half the 95 % interval (seeds)"
     return HTML(html_table(rows, caption, f"safety-{results.table.id}-front-{results.scale}"))
 
@@ -370,7 +369,7 @@ def budget_table(results: Results) -> HTML:
             row[name] = "" if best is None else f"{_told(best, results)}: {best.label}"
         rows.append(row)
     if not found:
-        return HTML(f"<p>Nothing of this figure is recorded at scale {escape(results.scale)} yet.</p>")
+        return sentence(f"Nothing of this figure is recorded at scale {results.scale} yet.")
     caption = f"The best at each budget, scale {results.scale}; 1 kB is 1,000 bytes; empty: nothing so small was run"
     return HTML(html_table(rows, caption, f"safety-{results.table.id}-budgets-{results.scale}"))
 
@@ -383,7 +382,7 @@ def recorded_figure(pages: Sequence[TablePage]) -> Any:
 def recorded_tables(page: TablePage) -> HTML:
     """All points and the budgets at the largest recorded scale."""
     if not page.recorded:
-        return HTML("<p>No trial on real data has a usable record for this figure yet.</p>")
+        return sentence("No trial on real data has a usable record for this figure yet.")
     results = page.show_scale().results
     have, wanted = results.recorded
     missing = f"<p>{wanted - have} of {wanted} trials of this scale are still missing.</p>" if have < wanted else ""
@@ -399,7 +398,7 @@ def figure(all_results: Sequence[Results]) -> Any:
     """
     panels = [(results, points(results)) for results in all_results if points(results)]
     if not panels:
-        return HTML("<p>Nothing of this figure is recorded yet.</p>")
+        return sentence("Nothing of this figure is recorded yet.")
 
     def draw(canvas: Figure) -> None:
         for axes, (results, found) in zip(canvas.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -484,11 +483,11 @@ def clipping_figure(results: Results, layer: str = "conv2", bits: Sequence[int] 
     """
     entry = next((entry for entry in results.matching(method="float") if entry.usable), None)
     if entry is None:
-        return HTML("<p>The float network is not recorded, so there is nothing to draw.</p>")
+        return sentence("The float network is not recorded, so there is nothing to draw.")
     try:
         network = trained_model(entry.trial, Store.for_scale(results.scale), new_model)
     except FileNotFoundError:  # records travel with the book, weights of large scales do not
-        return HTML("<p>The weights of the float network are not on this machine, so there is nothing to draw.</p>")
+        return sentence("The weights of the float network are not on this machine, so there is nothing to draw.")
     weight = network.get_submodule(layer).get_parameter("weight").detach()[:1]
     errors = {each: _errors(weight, each) for each in bits}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -16,14 +16,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from efflib.data import ImageSet, Names, embedded_names, load_dataset, load_names
-from efflib.data.names import VOCABULARY
+from efflib.data import NORMALISATION, ImageSet, load_dataset
+from efflib.data.names import NAME_LISTS, VOCABULARY
 from efflib.models import count_macs, create_model
 from efflib.models.names_decoder import NamesDecoder, macs_per_token
-from efflib.papers.baselines import SIZES
+from efflib.papers.baselines import SIZES, canary_context
 from efflib.papers.safety.preservation import preserved_names
 from efflib.papers.safety.selection import Selection, random_selection, score_images, select
-from efflib.papers.safety.steps import Hooks, Log, Schedule, run_steps
+from efflib.papers.safety.steps import Hooks, Log, Schedule, constant_rate, run_steps
 from efflib.papers.safety.tasks import Images, ImageTask, TextTask, draw_windows, jitter
 from efflib.quantize import (
     DeadChannels,
@@ -47,7 +47,6 @@ from efflib.trials.recipes import Config, Context, Outcome, recipe
 from efflib.trials.trial import digest
 
 WINDOW = 32
-TEXTS = ("names", "embedded_names")
 PRESERVED_NAMES = 1_000
 CODE_SHARE = 0.1  # of the images, in the preservation set
 SENSITIVITY = 512  # preserved images that rank the bits at a violation; the decoder takes as many characters / 32
@@ -77,17 +76,12 @@ class StepsConfig(Config):
 
     @property
     def text(self) -> bool:
-        return self.dataset in TEXTS
+        return self.dataset in NAME_LISTS
 
 
 def data_read(config: StepsConfig) -> list[tuple[str, str]]:
     """Splits that a trial reads; a list of names is one."""
     return [(config.dataset, "all")] if config.text else [(config.dataset, "train"), (config.dataset, "test")]
-
-
-def read_names(dataset: str) -> Names:
-    """makemore's list, or the embedded one."""
-    return load_names() if dataset == "names" else embedded_names()
 
 
 def training_images(config: StepsConfig) -> tuple[ImageSet, ImageSet | None, ImageSet]:
@@ -103,7 +97,7 @@ def training_images(config: StepsConfig) -> tuple[ImageSet, ImageSet | None, Ima
 def make_task(config: StepsConfig, context: Context) -> ImageTask | TextTask:
     """The training and test examples on the device."""
     if config.text:
-        parts = read_names(config.dataset).split(config.protocol, tune=config.held > 0)
+        parts = NAME_LISTS[config.dataset]().split(config.protocol, tune=config.held > 0)
         tokens = [None if part is None else torch.from_numpy(part.tokens).to(context.device) for part in parts]
         train, tune, validation = tokens
         assert train is not None and validation is not None
@@ -116,14 +110,7 @@ def make_task(config: StepsConfig, context: Context) -> ImageTask | TextTask:
 
 
 def _on_device(data: ImageSet, context: Context, dtype: torch.dtype) -> Images:
-    return Images.of(data, *constants(data.name), context.device, dtype)
-
-
-def constants(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) of an image set."""
-    from efflib.data import NORMALISATION
-
-    return NORMALISATION[name]
+    return Images.of(data, *NORMALISATION[data.name], context.device, dtype)
 
 
 def new_model(config: StepsConfig) -> nn.Module:
@@ -151,15 +138,53 @@ def _told(config: StepsConfig, log: Log, model: nn.Module, task: ImageTask | Tex
     """Metrics that both recipes have: at the end, the best note, and every curve."""
     curve = log.curve("test")
     best = min if config.text else max
-    names = dict.fromkeys(name for row in log.rows for name in row)
     return {
         "last": curve[-1],
         "test_best": best(curve),
         "training_seconds": log.seconds,
         "seconds_per_step": log.seconds / config.steps,
         **task.final(model),
-        "curves": {name: log.curve(name) for name in names},
+        "curves": log.curves(),
     }
+
+
+def followed_run(
+    config: StepsConfig,
+    context: Context,
+    model: nn.Module,
+    task: ImageTask | TextTask,
+    optimiser: torch.optim.Optimizer,
+    factor: Callable[[int], float] = constant_rate,
+    hooks: Hooks | None = None,
+) -> Log:
+    """Train a model in place for the configuration's steps, with checkpoint and progress bar of the context.
+
+    `factor` of the learning rates by step, `hooks`: see `run_steps`.
+    """
+    return run_steps(
+        model,
+        task,
+        optimiser,
+        Schedule(config.steps, config.every, factor),
+        config.batch_size,
+        config.seed,
+        hooks,
+        checkpoint=context.checkpoint,
+        identity=digest(config.model_dump(mode="json")),
+        progress=context.progress,
+        description=context.description,
+    )
+
+
+def adam(kind: str, model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Adam, or for kind "adamw" the variant with decoupled weight decay, over all parameters."""
+    chosen = torch.optim.AdamW if kind == "adamw" else torch.optim.Adam
+    return chosen(model.parameters(), lr=lr, weight_decay=weight_decay)
+
+
+def steps_flops(config: StepsConfig, second: int = 0) -> float:
+    """FLOPs of all steps, each on a batch and on `second` further examples: backward = 2 forward."""
+    return 3 * example_flops(config) * (config.batch_size + second) * config.steps
 
 
 # --- float ------------------------------------------------------------------------------------------------
@@ -180,21 +205,13 @@ _CANARY_IMAGES = {
 _CANARY_TEXT = {**_CANARY, "dataset": "embedded_names", "model": "names_decoder", "model_options": {"width": 0.25}}
 
 
-def _canary_context(name: str, **parents: dict[str, Any]) -> Context:
-    return Context("cpu", "fp64", None, parents, progress=False, description=f"canary {name}")
-
-
 def _float_canary() -> dict[str, float]:
     """Four steps of both networks: losses and what is measured."""
     found: dict[str, float] = {}
     for name, settings in (("images", _CANARY_IMAGES), ("text", _CANARY_TEXT)):
-        curves = float_twin(FloatConfig(**settings), _canary_context("float_twin")).metrics["curves"]
+        curves = float_twin(FloatConfig(**settings), canary_context("float_twin")).metrics["curves"]
         found |= {f"{name}.loss{place}": value for place, value in enumerate(curves["train_loss"])}
     return found
-
-
-def _float_flops(config: FloatConfig) -> float:
-    return 3 * example_flops(config) * config.batch_size * config.steps
 
 
 @recipe(
@@ -202,32 +219,20 @@ def _float_flops(config: FloatConfig) -> float:
     version=1,
     config=FloatConfig,
     canary=_float_canary,
-    flops=_float_flops,
+    flops=steps_flops,
     data=data_read,
     precision="fp32",
 )
 def float_twin(config: FloatConfig, context: Context) -> Outcome:
     """Train the network in floating point: the tables' first row, and the judge that picks the preserved images."""
     model, task = _placed(new_model(config), context), make_task(config, context)
-    kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
-    optimiser = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    log = run_steps(
-        model,
-        task,
-        optimiser,
-        Schedule(config.steps, config.every),
-        config.batch_size,
-        config.seed,
-        checkpoint=context.checkpoint,
-        identity=digest(config.model_dump(mode="json")),
-        progress=context.progress,
-        description=context.description,
-    )
+    optimiser = adam(config.optimiser, model, config.lr, config.weight_decay)
+    log = followed_run(config, context, model, task, optimiser)
     names: tuple[str, ...] = model.quantizable  # type: ignore[assignment]
     quantizable = sum(model.get_submodule(name).get_parameter("weight").numel() for name in names)
     whole = 4 * sum(parameter.numel() for parameter in model.parameters())
     told = {**_told(config, log, model, task), "soft_bytes": 4.0 * quantizable, "file_bytes": whole}
-    return Outcome(told, _float_flops(config), model.state_dict())
+    return Outcome(told, steps_flops(config), model.state_dict())
 
 
 # --- self-compression -------------------------------------------------------------------------------------
@@ -397,7 +402,7 @@ class Compression(Hooks):
 
 
 def _black(dataset: str) -> float:
-    (mean, *_), (std, *_) = constants(dataset)
+    (mean, *_), (std, *_) = NORMALISATION[dataset]
     return -mean / std
 
 
@@ -427,7 +432,7 @@ def _chosen_images(config: CompressionConfig, context: Context) -> Selection:
     judge = new_model(config)
     judge.load_state_dict(context.parents["float"])
     judge = _placed(judge, context)
-    mean, std = constants(config.dataset)
+    mean, std = NORMALISATION[config.dataset]
     convolutions: tuple[str, ...] = judge.quantizable  # type: ignore[assignment]
     scores = score_images(judge, data, mean, std, convolutions[-1])
     return select(scores, count, len(data.classes), config.seed)
@@ -436,7 +441,7 @@ def _chosen_images(config: CompressionConfig, context: Context) -> Selection:
 def _preserved_text(config: CompressionConfig, context: Context, task: TextTask) -> tuple[Tensor, dict[str, Any]]:
     if config.preserve == "extra_batch":
         return task.train, {}
-    names = read_names(config.dataset)
+    names = NAME_LISTS[config.dataset]()
     part = names.split(config.protocol, tune=config.held > 0).train
     candidates = names.names if config.preserve == "test" else part.names
     count = min(PRESERVED_NAMES, len(candidates) // 10)
@@ -450,8 +455,7 @@ def _preserved_text(config: CompressionConfig, context: Context, task: TextTask)
 
 
 def _compression_flops(config: CompressionConfig) -> float:
-    second = config.preserved if config.preservation_weight else 0
-    return 3 * example_flops(config) * (config.batch_size + second) * config.steps
+    return steps_flops(config, config.preserved if config.preservation_weight else 0)
 
 
 def _compression_canary() -> dict[str, float]:
@@ -465,7 +469,7 @@ def _compression_canary() -> dict[str, float]:
         chosen = preset("default", common["model"])
         config = CompressionConfig(**settings_of(chosen, "selected", **given))
         parent = new_model(config).double().state_dict()
-        metrics = self_compression(config, _canary_context("self_compression", float=parent)).metrics
+        metrics = self_compression(config, canary_context("self_compression", float=parent)).metrics
         found |= {f"{name}.loss{place}": value for place, value in enumerate(metrics["curves"]["train_loss"])}
         found[f"{name}.soft"] = metrics["soft_bytes"]
     return found
@@ -488,19 +492,8 @@ def self_compression(config: CompressionConfig, context: Context) -> Outcome:
     model = _placed(new_model(config), context)
     quantize_model(model, config.bits, config.exponent)
     hooks = Compression(config, model, task, preserved)
-    log = run_steps(
-        model,
-        task,
-        hooks.preset.create_optimiser(model),
-        Schedule(config.steps, config.every, hooks.preset.rate_factor),
-        config.batch_size,
-        config.seed,
-        hooks,
-        checkpoint=context.checkpoint,
-        identity=digest(config.model_dump(mode="json")),
-        progress=context.progress,
-        description=context.description,
-    )
+    optimiser = hooks.preset.create_optimiser(model)
+    log = followed_run(config, context, model, task, optimiser, hooks.preset.rate_factor, hooks)
     told = {**_told(config, log, model, task), **about, **hooks.measured(model), **hooks.restorer.summary()}
     told |= {"events": log.events, **exported(model, task)}
     return Outcome(told, _compression_flops(config), model.state_dict())

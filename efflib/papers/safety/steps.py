@@ -54,6 +54,15 @@ class Log:
         """One column of the rows; rows without it are left out."""
         return [row[name] for row in self.rows if name in row]
 
+    def curves(self) -> dict[str, list[float]]:
+        """Every column, in the order in which they first appear."""
+        return {name: self.curve(name) for name in dict.fromkeys(name for row in self.rows for name in row)}
+
+
+def constant_rate(step: int) -> float:
+    """The factor of a schedule that leaves the learning rates as they are."""
+    return 1.0
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -66,7 +75,7 @@ class Schedule:
 
     steps: int
     every: int
-    factor: Callable[[int], float] = lambda step: 1.0
+    factor: Callable[[int], float] = constant_rate
 
     def notes(self) -> Iterator[tuple[int, int]]:
         """(first step, step after the last) of each stretch between two notes."""

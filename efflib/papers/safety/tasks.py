@@ -15,8 +15,8 @@ from efflib.data.names import windows
 from efflib.kernels.augment import normalise
 from efflib.models import evaluating
 from efflib.models.mnist_cnn import batch_statistics, recalibrate_batch_norm
+from efflib.papers.safety.steps import Pair
 
-Pair = tuple[Tensor, Tensor]
 # Rotation in degrees and shift as a share of the image that the authors' main notebook gives preserved images (A16).
 ROTATION, SHIFT = 10.0, 0.1
 RECALIBRATION = (20, 512)  # batches and images per batch (A25)

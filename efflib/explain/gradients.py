@@ -1,4 +1,4 @@
-"""Which pixels matter to a classifier: `saliency` (four variants) and `grad_cam`.
+"""Which pixels matter to a classifier, by its gradient: `saliency` (four variants) and `grad_cam`.
 
 Both work on whole batches. All parameters are frozen and the chosen feature map is made a leaf of the graph, so that
 only the layers behind it are differentiated: a map costs one forward pass and a small backward pass. The model is in
@@ -21,6 +21,8 @@ from efflib.models import convolutions, evaluating
 Layer = int | str | nn.Module
 POOLING_INPUT = "pooling input"
 Target = Literal["predicted"] | Tensor
+Forward = Callable[[Tensor], Tensor]
+Run = Callable[[Forward, Tensor], Tensor]
 
 METHODS = ("layer_grad", "input_grad", "grad_x_act", "gradcam")
 REDUCTIONS = ("mean_abs", "max_abs", "abs_sum")
@@ -43,7 +45,7 @@ def saliency(
         images: (N, 3, H, W), normalised as for evaluation.
         layer: where the gradient is taken: a convolution counted from the end (-1 is the last; 1x1 shortcuts do not
             count), a module name, or a module: its raw output; "pooling input" is the map (after its ReLU) that the
-            global average pooling reads. Not used by "input_grad".
+            global average pooling reads; a map that the network names, as "s16". Not used by "input_grad".
         target: "predicted", or class indices (N,).
         method: "layer_grad" reduces |gradient| of the feature map over channels; "grad_x_act" reduces |gradient x
             activation|; "gradcam" is Grad-CAM at that layer; "input_grad" is max over colours of |d score / d image|.
@@ -109,8 +111,9 @@ def find_layer(model: nn.Module, layer: Layer) -> nn.Module:
     modules = dict(model.named_modules())
     if isinstance(layer, str) and layer in modules:
         return modules[layer]
+    maps = "".join(f", {name!r}" for name in named_maps(model))
     raise ValueError(
-        f"no layer {layer!r} in {type(model).__name__}: give a number from {-len(named)} to {len(named) - 1} "
+        f"no layer {layer!r} in {type(model).__name__}: give a number from {-len(named)} to {len(named) - 1}{maps} "
         f"or a module name; its convolutions are {', '.join(name for name, _ in named)}"
     )
 
@@ -146,24 +149,46 @@ def activation_and_gradient(
     model: nn.Module, images: Tensor, layer: Layer | None, target: Target, score: str
 ) -> tuple[Tensor, Tensor]:
     """Feature map of a layer (the image itself for None) and the score's gradient there."""
+    with class_score(model, images, layer, target, score) as (leaf, chosen):
+        (gradient,) = torch.autograd.grad(chosen.sum(), leaf)
+    return leaf.detach(), gradient
+
+
+@contextmanager
+def class_score(
+    model: nn.Module, images: Tensor, layer: Layer | None, target: Target, score: str, run: Run | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """A layer's output as a leaf of the graph (the image for None), and the class scores (N,) that follow from it.
+
+    Within the block the model is frozen. `run` computes function(x) in its own way: that of `efflib.explain.lrp`.
+    """
     _choice("score", score, SCORES)
+    run = run or (lambda function, x: function(x))
     leaf: list[Tensor] = []
 
     def to_leaf(value: Tensor) -> Tensor:
-        # Detached: nothing before this map is differentiated. The copy keeps in-place layers behind it harmless.
+        # Detached: nothing before this map is differentiated. The copies keep in-place layers behind it harmless.
         leaf.append(value.detach().clone().requires_grad_(True))
-        return leaf[-1].view_as(leaf[-1])
+        return leaf[-1].clone()
 
-    with frozen(model), torch.enable_grad(), _hooked(model, layer, to_leaf):
-        logits = model(images if layer is not None else to_leaf(images))
+    with frozen(model), torch.enable_grad():
+        if isinstance(layer, str) and layer in named_maps(model):
+            value = to_leaf(model.maps(images)[layer])  # type: ignore[operator]
+            logits = run(lambda A: model.logits_from(layer, A), value)  # type: ignore[operator]
+        else:
+            with _hooked(model, layer, to_leaf):
+                logits = run(model, images if layer is not None else to_leaf(images))
         if len(leaf) != 1:
             raise ValueError(
                 f"the chosen layer was called {len(leaf)} times in one forward pass, it must be called exactly once: "
                 "name a block or layer, not a container that the network steps through"
             )
-        chosen = _class_score(logits, target, score)
-        (gradient,) = torch.autograd.grad(chosen.sum(), leaf[0])
-    return leaf[0].detach(), gradient
+        yield leaf[0], _class_score(logits, target, score)
+
+
+def named_maps(model: nn.Module) -> tuple[str, ...]:
+    """Maps that a network names itself, with `logits_from(name, map)` behind them: "s16", "s32" of mobilenetv2."""
+    return getattr(model, "map_names", ())
 
 
 @contextmanager
@@ -215,48 +240,3 @@ def _resize(maps: Tensor, images: Tensor) -> Tensor:
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-
-
-def localisation(maps: Tensor, objects: Tensor) -> dict[str, float]:
-    """How well saliency maps find objects whose pixels are known.
-
-    Args:
-        maps: (N, H, W), larger is more important.
-        objects: (N, H, W) bool, the true object pixels; every image must have some object and some background.
-
-    Returns:
-        Means over images: "pointing" (share whose most salient pixel lies on the object; Zhang et al. 2018; ties count
-        by their share), "inside" (share of the map's sum on the object), "auc" (chance that an object pixel outranks a
-        background pixel; 0.5 is guessing), and "area" (the object's share of the image: what guessing gives for the
-        first two).
-
-    Raises:
-        ValueError: shapes that differ, or an image without object or without background.
-    """
-    if maps.shape != objects.shape or maps.ndim != 3:
-        raise ValueError(
-            f"maps and objects must be (N, H, W) alike, got {tuple(maps.shape)} and {tuple(objects.shape)}"
-        )
-    flat, inside = maps.flatten(1).double(), objects.flatten(1)
-    size = inside.sum(dim=1)
-    if bool(((size == 0) | (size == inside.shape[1])).any()):
-        raise ValueError("every image needs object and background pixels; leave the others out")
-    peaks = flat == flat.amax(dim=1, keepdim=True)
-    ranks = torch.from_numpy(_ranks(flat.cpu().numpy())).to(inside.device)
-    # Mann-Whitney: the sum of the object pixels' ranks gives the area under the ROC curve.
-    wins = (ranks * inside).sum(dim=1) - size * (size + 1) / 2
-    auc = wins / (size * (inside.shape[1] - size))
-    total = flat.sum(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
-    return {
-        "pointing": float(((peaks & inside).sum(dim=1) / peaks.sum(dim=1)).mean()),
-        "inside": float(((flat * inside).sum(dim=1) / total).mean()),
-        "auc": float(auc.mean()),
-        "area": float((size / inside.shape[1]).mean()),
-    }
-
-
-def _ranks(values):
-    """Ranks from 1 within each row, equal values sharing their mean rank."""
-    from scipy.stats import rankdata
-
-    return rankdata(values, axis=1)

@@ -1,0 +1,176 @@
+"""The thesis's runs: data, lengths and settings at each scale, and what each method's name stands for.
+
+The learning rate is constant, so a run contains all shorter ones with the same seed: each student is trained once, for
+the longest time that any table asks of its method, and read after every epoch (`efflib.papers.reports`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from efflib.papers.distillation import Options
+from efflib.papers.diswot.space import NARROW_TEACHER, STUDENTS, TEACHER, Member
+from efflib.training import TrainingRecipe
+from efflib.trials.trial import Trial
+
+BEST = Member(1.0, 17, "gap")
+
+
+@dataclass(frozen=True)
+class Size:
+    """What runs at one scale.
+
+    Args:
+        dataset: image set, at the side that the networks see.
+        side: of the images, in pixels.
+        holdout: training images held out, on which choices may be made; none at paper scale.
+        space: epochs after which the students are compared (table 3.3: 15).
+        short: epochs after which the strategies of table 3.4 are compared (10).
+        lengths: epochs after which the configurations of table 3.5 are compared (15, 30, 50).
+        layers: maps of the semantic terms. The last map of images below 160 px has 2 to 4 positions a side: the one
+            before the last stride is taken instead (spec, section 3).
+        students: those that are trained and scored.
+        teacher: the network that teaches.
+        best: the student of tables 3.4 to 3.8.
+        lr: Adam's rate.
+        batch_size: images in a batch; smaller in smoke, whose runs have few steps.
+    """
+
+    dataset: str
+    side: int
+    holdout: int
+    space: int
+    short: int
+    lengths: tuple[int, ...]
+    layers: str = "s16"
+    students: tuple[Member, ...] = tuple(STUDENTS.values())
+    teacher: Member = TEACHER
+    best: Member = BEST
+    lr: float = 1e-4
+    batch_size: int = 32
+
+
+# Smoke: one narrow student with either head, and a shallower one.
+_SMOKE = (Member(0.35, 11, "gap"), Member(0.35, 11, "dsc"), Member(0.35, 17, "gap"))
+SIZES = {
+    "smoke": Size(
+        "phantom", 64, 0, 2, 2, (2, 4), students=_SMOKE, teacher=NARROW_TEACHER, best=_SMOKE[0],
+        lr=2e-3, batch_size=16,
+    ),
+    "tiny": Size("brain_mri_64", 64, 571, 6, 10, (15, 30)),
+    "small": Size("brain_mri_128", 128, 571, 15, 10, (15, 30, 50)),
+    "paper": Size("brain_mri", 224, 0, 15, 10, (15, 30, 50), layers="s32"),
+}  # fmt: skip
+
+# Method and its options. The names are those of the thesis: "LRP" is gradient times activation there, "L2" the
+# Frobenius norm of similarities with Grad-CAM (Eq. 2.9) and a distance of maps with LRP (Eq. 2.19).
+ARMS: dict[str, tuple[str, Options]] = {
+    "kd": ("kd", {"ce_weight": 0.5, "kd_weight": 0.5}),
+    "gradcam_l2": ("diswot_plus", {"map": "gradcam", "semantic_target": "gram", "distance": "fro"}),
+    "lrp_l2": ("diswot_plus", {"map": "gxa", "semantic_target": "map", "distance": "l2_unit"}),
+    "lrp_cosine": (
+        "diswot_plus", {"map": "gxa", "semantic_target": "map", "distance": "cosine", "relation": "cosine"},
+    ),
+    # Ours: the raw distance, and the two that complete the square of map and distance.
+    "lrp_l2_raw": ("diswot_plus", {"map": "gxa", "semantic_target": "map", "distance": "l2"}),
+    "gradcam_cosine": (
+        "diswot_plus", {"map": "gradcam", "semantic_target": "map", "distance": "cosine", "relation": "cosine"},
+    ),
+    "lrp_gram": ("diswot_plus", {"map": "gxa", "semantic_target": "gram", "distance": "fro"}),
+}  # fmt: skip
+LONGEST = ("baseline", "kd", "lrp_cosine")  # trained for 50 epochs, the others of table 3.5 for 30
+
+
+def length(scale: str, student: Member, method: str) -> int:
+    """Epochs of a run: a student other than the best is trained for table 3.3 alone."""
+    size = SIZES[scale]
+    if student != size.best:
+        return size.space
+    return size.lengths[-1] if method in LONGEST else size.lengths[1]
+
+
+def alone(scale: str, network: Member, seed: int) -> Trial:
+    """A network trained with cross-entropy alone: the teacher, or a student's baseline."""
+    return Trial.of("baseline", **_settings(scale, network, seed, SIZES[scale].lengths[-1]))
+
+
+def distilled(scale: str, student: Member, seed: int, method: str) -> Trial:
+    """A student beside the teacher of its seed; `method` is a key of ARMS."""
+    size = SIZES[scale]
+    name, options = ARMS[method]
+    layers: Options = {"layers": size.layers} if name == "diswot_plus" else {}
+    return Trial.of(
+        "distill",
+        parents={"teacher": alone(scale, size.teacher, seed)},
+        method=name,
+        options={**options, **layers},
+        teacher_model="mobilenetv2",
+        teacher_options=_options(scale, size.teacher),
+        **_settings(scale, student, seed, length(scale, student, method)),
+    )
+
+
+def student(scale: str, network: Member, seed: int, method: str) -> Trial:
+    """A student by any method, "baseline" included."""
+    return alone(scale, network, seed) if method == "baseline" else distilled(scale, network, seed, method)
+
+
+def scores(scale: str, seed: int, init: str = "gaussian", draws: int = 16) -> Trial:
+    """The DisWOT scores of a scale's students, all of them in each draw."""
+    size = SIZES[scale]
+    return Trial.of(
+        "diswot_scores",
+        dataset=size.dataset,
+        students=tuple(member.name for member in size.students),
+        init=init,
+        draws=draws,
+        seed=seed,
+    )
+
+
+def cost(scale: str, network: Member) -> Trial:
+    """What a network costs at the scale's image size."""
+    return Trial.of("network_cost", network=network.name, side=SIZES[scale].side)
+
+
+def nearest_neighbour(scale: str) -> Trial:
+    """Each test image gets the class of the training image with the nearest thumbnail: no network is needed for it."""
+    return Trial.of("nearest_neighbour", dataset=SIZES[scale].dataset)
+
+
+def training(scale: str, epochs: int) -> TrainingRecipe:
+    """The thesis's recipe for teacher and students alike: Adam with a constant rate (decision D13 for the images).
+
+    Pixels are between 0 and 1, as the constants of these data sets say and the thesis feeds them.
+    """
+    return TrainingRecipe(
+        epochs=epochs,
+        lr=SIZES[scale].lr,
+        batch_size=SIZES[scale].batch_size,
+        weight_decay=0.0,
+        optimiser="adam",
+        eps=1e-7,
+        augment="flip_affine",
+        pad=0,
+    )
+
+
+def _settings(scale: str, network: Member, seed: int, epochs: int) -> dict[str, Any]:
+    size = SIZES[scale]
+    marks = {1, size.space, size.short, *size.lengths}  # figure 3.7 shows the first epoch, too
+    return {
+        "dataset": size.dataset,
+        "model": "mobilenetv2",
+        "model_options": _options(scale, network),
+        "training": training(scale, epochs),
+        "seed": seed,
+        "holdout": size.holdout,
+        "precision": "fp32",  # the thesis's; and a CPU's depthwise convolutions are slower in bf16
+        "marks": tuple(sorted(mark for mark in marks if mark <= epochs)),
+    }
+
+
+def _options(scale: str, network: Member) -> Options:
+    """Options of a network; only the teacher's head depends on the size of the images."""
+    return {**network.options, **({"image_size": SIZES[scale].side} if network.head == "flatten" else {})}

@@ -1,0 +1,404 @@
+"""Claims of the thesis (and ours about it) as comparisons, fixed before any result existed.
+
+The wording and the statistics follow section 5 of the implementation spec. Every difference is paired by seed: the runs
+of one seed share the teacher, the initial student, and the order and the views of the images. Cells of tables 3.3 to
+3.5 are {student, method, epochs}, those of tables 3.6 to 3.8 {model, method, epochs}; all read the run of that method
+after so many epochs.
+
+Metrics: ``last``, accuracy on all test images in percent; ``leak_free``, on those that are not among the training
+images; ``train``, on the training images without augmentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from efflib.papers.diswot.arms import SIZES, Size
+from efflib.papers.diswot.scores import parameters
+from efflib.papers.diswot.space import ROLES, STUDENTS
+from efflib.papers.table import Claim, claims_of
+from efflib.report.verdict import Comparison, mean_samples, paired, shift
+
+COLLAPSE = 5.0  # points that count as a collapse; the thesis prints a fall of 47.66
+NEAR = 0.5  # points within which two accuracies count as equal, the margin of a printed one
+CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
+FINAL = (("teacher", "baseline"), ("best", "lrp_cosine"))
+
+
+# --- table 3.3: the score as a predictor ------------------------------------------------------------------
+
+
+def accuracy_follows_the_score(results: Any) -> list[Comparison]:
+    """a: the lower the score, the higher the accuracy, over the three printed students."""
+    best, middle, bad = ROLES.values()
+    return [_students(results, best, middle), _students(results, middle, bad)]
+
+
+def score_ranks_the_space(results: Any) -> list[Comparison]:
+    """b: Kendall's tau of (-score, accuracy) over all sixteen students is above 0."""
+    return [_tau(results, "tau of the score", _negative(scored(results)), None)]
+
+
+def score_beats_size(results: Any) -> list[Comparison]:
+    """c: the score predicts better than the number of parameters does."""
+    label = "tau of the score - tau of the parameters"
+    return [_tau(results, label, _negative(scored(results)), parameters())]
+
+
+def selected_is_among_the_best(results: Any) -> list[Comparison]:
+    """d: the student of lowest score comes within a point of the best of sixteen."""
+    scores, space = scored(results), _space(results)
+    gap = {}
+    if scores and space:
+        selected = min(scores, key=scores.__getitem__)
+        gap = {seed: space[selected][seed] - max(each[seed] for each in space.values()) + 1 for seed in _seeds(space)}
+    return [Comparison("selected - best of sixteen + 1", gap)]
+
+
+def intermediate_overfits(results: Any) -> list[Comparison]:
+    """e: the gap between training and test accuracy is larger for the intermediate student than for the best."""
+    (best, middle, _), space = ROLES.values(), _size(results).space
+    gaps = [
+        paired(*(_samples(results, "student", name, "gradcam_l2", space, metric) for metric in ("train", "last")))
+        for name in (middle, best)
+    ]
+    return [Comparison("train - test: intermediate - best", paired(*gaps))]
+
+
+def size_ranks_the_space(results: Any) -> list[Comparison]:
+    """Ours: the trivial predictor, Kendall's tau of (parameters, accuracy) over all sixteen students, is above 0."""
+    return [_tau(results, "tau of the parameters", parameters(), None)]
+
+
+# --- table 3.4: three strategies --------------------------------------------------------------------------
+
+
+def high_order_beats_kd(metric: str = "last", by: float = 0.0) -> Callable[[Any], list[Comparison]]:
+    """DisWOT+ less KD (table 3.4: 86.88 against 84.59), less `by` points."""
+
+    def comparisons(results: Any) -> list[Comparison]:
+        return [_methods(results, "gradcam_l2", "kd", _size(results).short, metric, by)]
+
+    return comparisons
+
+
+def high_order_beats_training_alone(results: Any) -> list[Comparison]:
+    """DisWOT+ > the baseline (table 3.4: 86.88 against 84.44)."""
+    return [_methods(results, "gradcam_l2", "baseline", _size(results).short)]
+
+
+def kd_equals_training_alone(results: Any) -> list[Comparison]:
+    """KD makes no difference (table 3.4: +0.15): two one-sided comparisons with half a point."""
+    found = _methods(results, "kd", "baseline", _size(results).short)
+    return _within(found, NEAR)
+
+
+def training_accuracy_grows(results: Any) -> list[Comparison]:
+    """Training accuracy: baseline < KD < DisWOT+ (table 3.4: 87.49, 88.75, 91.24)."""
+    pairs = (("kd", "baseline"), ("gradcam_l2", "kd"))
+    return [_methods(results, one, other, _size(results).short, "train") for one, other in pairs]
+
+
+def starts_ahead(results: Any) -> list[Comparison]:
+    """After one epoch DisWOT+ is 5 points ahead in training accuracy (figure 3.7: 87.96 against 78.19 and 77.76)."""
+    return [_methods(results, "gradcam_l2", other, 1, "train", 5.0) for other in ("baseline", "kd")]
+
+
+# --- table 3.5: maps and distances ------------------------------------------------------------------------
+
+
+def gradcam_collapses(results: Any) -> list[Comparison]:
+    """a: Grad-CAM + L2 loses more than 5 points between 15 and 30 epochs (table 3.5: 90.92, then 43.26)."""
+    return [_fall(results, "gradcam_l2")]
+
+
+def lrp_does_not_collapse(results: Any) -> list[Comparison]:
+    """b: LRP + L2 loses no 5 points between 15 and 30 epochs."""
+    return [replace(_fall(results, "lrp_l2"), side="<")]
+
+
+def cosine_beats_l2(results: Any) -> list[Comparison]:
+    """c: LRP + cosine > LRP + L2 at 30 epochs (table 3.5: 92.75 against 91.08)."""
+    return [_methods(results, "lrp_cosine", "lrp_l2", _late(results))]
+
+
+def cosine_beats_gradcam(results: Any) -> list[Comparison]:
+    """LRP + cosine > Grad-CAM + L2 at 30 epochs (table 3.5: 92.75 against 43.26)."""
+    return [_methods(results, "lrp_cosine", "gradcam_l2", _late(results))]
+
+
+def longer_is_better(results: Any) -> list[Comparison]:
+    """d: LRP + cosine gains from 30 to 50 epochs (table 3.5: 92.75, then 95.35)."""
+    early, late = _late(results), _size(results).lengths[-1]
+    arms = [_best(results, "lrp_cosine", epochs) for epochs in (late, early)]
+    return [Comparison(f"lrp_cosine: {late} - {early} epochs", paired(*arms) if late > early else {})]
+
+
+def maps_make_no_difference(results: Any) -> list[Comparison]:
+    """Ours: with one distance, Grad-CAM and gradient times activation end within half a point of each other."""
+    pairs = (("lrp_gram", "gradcam_l2"), ("lrp_cosine", "gradcam_cosine"))
+    return [each for one, other in pairs for each in _within(_methods(results, one, other, _late(results)), NEAR)]
+
+
+def explanations_beat(other: str) -> Callable[[Any], list[Comparison]]:
+    """Ours: the semantic and relation terms help at all: LRP + cosine > the same run without them."""
+
+    def comparisons(results: Any) -> list[Comparison]:
+        return [_methods(results, "lrp_cosine", other, _late(results))]
+
+    return comparisons
+
+
+# --- tables 3.6 to 3.8: the final student -----------------------------------------------------------------
+
+
+def student_keeps_accuracy(results: Any) -> list[Comparison]:
+    """The student loses less than 3 points to its teacher (table 3.6: 2.67)."""
+    return [_final(results, "best", "lrp_cosine", "teacher", "baseline", by=-3.0)]
+
+
+def distillation_earns_it(results: Any) -> list[Comparison]:
+    """Ours: the student distilled > the same student trained alone for as long, the row that the table omits."""
+    return [_final(results, "best", "lrp_cosine", "best", "baseline")]
+
+
+def flatten_earns_it(results: Any) -> list[Comparison]:
+    """Ours: the teacher's 15.7 million further parameters help: it beats the student trained alone."""
+    return [_final(results, "teacher", "baseline", "best", "baseline")]
+
+
+def beats_nearest_neighbour(metric: str = "last") -> Callable[[Any], list[Comparison]]:
+    """Ours: teacher and student beat the nearest neighbour of 16 px thumbnails, which needs no training."""
+
+    def comparisons(results: Any) -> list[Comparison]:
+        bar = results.samples(metric=metric, model="nearest_neighbour")
+        made = []
+        for role, method in FINAL:
+            samples = _ended(results, role, method, metric)
+            # The neighbour has no seed: its one accuracy is a bound for every seed.
+            above = {seed: value - accuracy for seed, value in samples.items() for accuracy in bar.values()}
+            made.append(Comparison(f"{metric}: {_named(results, role)} {method} - nearest neighbour", above))
+        return made
+
+    return comparisons
+
+
+def teacher_reports_better(results: Any) -> list[Comparison]:
+    """Macro F1 of the teacher >= that of the student (table 3.6 says so, table 3.7 as printed the opposite)."""
+    teacher, student = (_macro_f1(results, *each) for each in FINAL)
+    return [Comparison("macro F1: teacher - student", paired(teacher, student))]
+
+
+def two_classes_are_hard(results: Any) -> list[Comparison]:
+    """Glioma and meningioma have the two lowest recalls (table 3.7), in teacher and student."""
+    made = []
+    for role, method in FINAL:
+        keys = [{"class": name, "measure": "recall"} for name in CLASSES]
+        recalls = {name: _ended(results, role, method, **each) for name, each in zip(CLASSES, keys)}
+        seeds = _seeds(recalls)
+        margin = {
+            seed: min(recalls[name][seed] for name in ("notumor", "pituitary"))
+            - max(recalls[name][seed] for name in ("glioma", "meningioma"))
+            for seed in seeds
+        }
+        made.append(
+            Comparison(
+                f"{_named(results, role)}: lowest recall of the others - highest of glioma and meningioma", margin
+            )
+        )
+    return made
+
+
+def beats_the_quoted(results: Any) -> list[Comparison]:
+    """Our student > 95.3 %, the accuracy quoted for MobileNet with KD and pruning (table 3.8: 95.35)."""
+    samples = _ended(results, "best", "lrp_cosine")
+    return [Comparison("lrp_cosine - 95.3", shift(samples, -95.3))]
+
+
+# --- what they are made of --------------------------------------------------------------------------------
+
+
+def _size(results: Any) -> Size:
+    return SIZES[results.scale]
+
+
+def _samples(results: Any, key: str, name: str, method: str, epochs: int, metric: str = "last") -> dict[int, float]:
+    return results.samples(metric=metric, method=method, epochs=epochs, **{key: name})
+
+
+def _best(results: Any, method: str, epochs: int, metric: str = "last") -> dict[int, float]:
+    return _samples(results, "student", _size(results).best.name, method, epochs, metric)
+
+
+def _late(results: Any) -> int:
+    """Epochs of the longer run that all configurations of table 3.5 share."""
+    return _size(results).lengths[1]
+
+
+def _students(results: Any, one: str, other: str) -> Comparison:
+    arms = [_samples(results, "student", name, "gradcam_l2", _size(results).space) for name in (one, other)]
+    return Comparison(f"{one} - {other}", paired(*arms))
+
+
+def _methods(results: Any, one: str, other: str, epochs: int, metric: str = "last", by: float = 0.0) -> Comparison:
+    arms = [_best(results, method, epochs, metric) for method in (one, other)]
+    label = f"{metric}, {epochs} epochs: {one} - {other}" + (f" - {by:g}" if by else "")
+    return Comparison(label, shift(paired(*arms), -by))
+
+
+def _within(found: Comparison, bound: float) -> list[Comparison]:
+    """Two one-sided comparisons: the difference lies above -bound and below bound."""
+    samples = found.samples or {}
+    return [
+        Comparison(f"{found.label} + {bound:g}", shift(samples, bound)),
+        Comparison(f"{found.label} - {bound:g}", shift(samples, -bound), "<"),
+    ]
+
+
+def _fall(results: Any, method: str) -> Comparison:
+    """How much a method loses from the shorter to the longer run of table 3.5, less what counts as a collapse."""
+    early, late = _size(results).lengths[:2]
+    lost = paired(*(_best(results, method, epochs) for epochs in (early, late)))
+    return Comparison(f"{method}: {early} - {late} epochs - {COLLAPSE:g}", shift(lost, -COLLAPSE))
+
+
+def _space(results: Any) -> dict[str, dict[int, float]]:
+    """Student -> seed -> accuracy, of all sixteen; empty where one has not run."""
+    found = {name: _samples(results, "student", name, "gradcam_l2", _size(results).space) for name in STUDENTS}
+    return found if all(found.values()) else {}
+
+
+def _seeds(space: Mapping[str, Mapping[int, float]]) -> list[int]:
+    return sorted(set.intersection(*(set(samples) for samples in space.values()))) if space else []
+
+
+def scored(results: Any, score: str = "thesis") -> dict[str, float]:
+    """Student -> score, the mean over draws, as recorded; empty where it is not."""
+    for entry in results.matching(method="score"):
+        draws = entry.metrics.get("scores", {}).get(score, {})
+        return {name: float(np.mean(values)) for name, values in draws.items()}
+    return {}
+
+
+def _negative(scores: Mapping[str, float]) -> dict[str, float]:
+    """Lower scores are better: as a predictor of accuracy a score counts with the other sign."""
+    return {name: -value for name, value in scores.items()}
+
+
+def _tau(results: Any, label: str, predictor: Mapping[str, float], against: Mapping[str, float] | None) -> Comparison:
+    """Kendall's tau of a predictor with each seed's accuracies over the space, less that of another predictor."""
+    space = _space(results)
+    expected, found = len(STUDENTS), len(STUDENTS) if space and predictor else 0
+    samples: dict[int, float] = {}
+    for seed in _seeds(space) if predictor else []:
+        accuracies = [space[name][seed] for name in STUDENTS]
+        taus = [
+            float(kendalltau([each[name] for name in STUDENTS], accuracies).statistic)
+            for each in (predictor, against)
+            if each is not None
+        ]
+        samples[seed] = taus[0] - sum(taus[1:])
+    return Comparison(label, samples, ">", expected, found)
+
+
+def _final(results: Any, one: str, method: str, other: str, its: str, by: float = 0.0) -> Comparison:
+    """Difference of two networks of tables 3.6 to 3.8; `one` and `other` are "teacher" or "best"."""
+    arms = [_ended(results, *each) for each in ((one, method), (other, its))]
+    label = f"{_named(results, one)} {method} - {_named(results, other)} {its}"
+    return Comparison(label + (f" + {-by:g}" if by else ""), shift(paired(*arms), -by))
+
+
+def _named(results: Any, role: str) -> str:
+    return getattr(_size(results), role).name
+
+
+def _ended(results: Any, role: str, method: str, metric: str = "last", **keys: Any) -> dict[int, float]:
+    """seed -> metric of the teacher or the best student at the end of the longest run."""
+    keys = {"model": _named(results, role), "method": method, "epochs": _size(results).lengths[-1], **keys}
+    return results.samples(metric=metric, **keys)
+
+
+def _macro_f1(results: Any, role: str, method: str) -> dict[int, float]:
+    return mean_samples([_ended(results, role, method, **{"class": name, "measure": "f1"}) for name in CLASSES])[0]
+
+
+# --- all claims -------------------------------------------------------------------------------------------
+
+CLAIMS: dict[str, tuple[Claim, ...]] = {
+    "table3_3": claims_of(
+        "diswot", "table3_3",
+        ("a", "The lower a student's DisWOT score, the higher its test accuracy, over the three printed students",
+         "paper", "best, intermediate and bad student after 15 epochs (tiny: 6)", accuracy_follows_the_score, "tiny"),
+        ("b", "A low score ranks the whole space of sixteen: Kendall's tau of (-score, accuracy) is above 0", "paper",
+         "16 students, score averaged over 16 draws", score_ranks_the_space, "tiny"),
+        ("c", "The student of lowest score comes within one point of the best of sixteen", "paper",
+         "16 students", selected_is_among_the_best, "tiny"),
+        ("d", "The intermediate student overfits more than the best: its gap of training and test accuracy is larger",
+         "paper", "best and intermediate student", intermediate_overfits, "tiny"),
+        ("e", "The score ranks the space better than the number of parameters does", "ours",
+         "16 students", score_beats_size, "tiny"),
+        ("f", "The number of parameters alone ranks the space: its tau is above 0", "ours",
+         "16 students", size_ranks_the_space, "tiny"),
+    ),
+    "table3_4": claims_of(
+        "diswot", "table3_4",
+        ("a", "High-order distillation (DisWOT+) beats standard KD by more than one point", "paper",
+         "best student, 10 epochs", high_order_beats_kd("last", 1.0), "tiny"),
+        ("b", "High-order distillation beats training alone", "paper",
+         "best student, 10 epochs", high_order_beats_training_alone, "tiny"),
+        ("c", "Standard KD makes no difference to training alone: within half a point", "paper",
+         "best student, 10 epochs", kd_equals_training_alone, "tiny"),
+        ("d", "Training accuracy is highest with DisWOT+ and lowest for training alone", "paper",
+         "best student, 10 epochs", training_accuracy_grows, "tiny"),
+        ("e", "DisWOT+ is ahead from the first epoch: by more than 5 points of training accuracy", "paper",
+         "best student, 1 epoch", starts_ahead, "tiny"),
+        ("f", "DisWOT+ beats KD on the test images that are not among the training images", "ours",
+         "best student, 10 epochs, leak-free images", high_order_beats_kd("leak_free"), "tiny"),
+    ),
+    "table3_5": claims_of(
+        "diswot", "table3_5",
+        ("a", "Grad-CAM + L2 collapses: it loses more than 5 points between 15 and 30 epochs", "paper",
+         "best student", gradcam_collapses, "tiny"),
+        ("b", "LRP + L2 does not: it loses less than 5 points between 15 and 30 epochs", "paper",
+         "best student", lrp_does_not_collapse, "small"),
+        ("c", "LRP + cosine beats LRP + L2 at 30 epochs", "paper", "best student", cosine_beats_l2, "small"),
+        ("d", "LRP + cosine beats Grad-CAM + L2 at 30 epochs", "paper", "best student", cosine_beats_gradcam, "tiny"),
+        ("e", "LRP + cosine gains from 30 to 50 epochs", "paper", "best student", longer_is_better, "small"),
+        ("f", "With one distance, Grad-CAM and 'LRP' (gradient times activation) end within half a point", "ours",
+         "best student, 30 epochs, both distances", maps_make_no_difference, "small"),
+        ("g", "LRP + cosine beats standard KD: the semantic and relation terms help", "ours",
+         "best student, 30 epochs", explanations_beat("kd"), "tiny"),
+        ("h", "LRP + cosine beats training alone", "ours",
+         "best student, 30 epochs", explanations_beat("baseline"), "tiny"),
+    ),
+    "table3_6": claims_of(
+        "diswot", "table3_6",
+        ("a", "The student loses less than 3 points to its teacher", "paper",
+         "teacher and best student, full length", student_keeps_accuracy, "tiny"),
+        ("b", "The distilled student beats the same student trained alone for as long", "ours",
+         "best student, full length", distillation_earns_it, "tiny"),
+        ("c", "The teacher's flattened head helps: it beats the same backbone with global average pooling", "ours",
+         "both trained alone, full length", flatten_earns_it, "tiny"),
+        ("d", "Teacher and student beat the nearest neighbour of 16 px thumbnails", "ours",
+         "full length, all test images", beats_nearest_neighbour(), "tiny"),
+        ("e", "They beat it on the test images that are not among the training images", "ours",
+         "full length, leak-free images", beats_nearest_neighbour("leak_free"), "tiny"),
+    ),
+    "table3_7": claims_of(
+        "diswot", "table3_7",
+        ("a", "The teacher's macro F1 is above the student's (table 3.6; table 3.7 as printed says the opposite)",
+         "paper", "4 classes, full length", teacher_reports_better, "tiny"),
+        ("b", "Glioma and meningioma have the two lowest recalls, in teacher and student", "paper",
+         "4 classes, full length", two_classes_are_hard, "tiny"),
+    ),
+    "table3_8": claims_of(
+        "diswot", "table3_8",
+        ("a", "The student beats the 95.3 % quoted for MobileNet with KD and pruning", "paper",
+         "best student, 50 epochs", beats_the_quoted, "paper"),
+    ),
+}  # fmt: skip

@@ -1,0 +1,204 @@
+"""The thesis's tables: which trials repeat each of them at each scale.
+
+Cells that differ in `epochs` alone share a trial (see `arms`); a table's view reads it after so many epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from efflib.papers import reports
+from efflib.papers.diswot import arms, claims
+from efflib.papers.diswot.space import STUDENTS, Member
+from efflib.papers.table import Table, load_printed
+from efflib.trials.trial import Trial
+
+PRINTED = load_printed(Path(__file__).with_name("printed.yaml"))
+
+Entries = Iterator[tuple[dict[str, Any], int, Trial]]
+
+STRATEGIES = ("baseline", "kd", "gradcam_l2")  # table 3.4
+# Table 3.5: the printed configurations, then our controls. Below `small` those that decide the collapse.
+CONFIGURATIONS: dict[str, tuple[str, ...]] = {
+    "smoke": ("gradcam_l2", "lrp_cosine", "baseline"),
+    "tiny": ("gradcam_l2", "lrp_cosine", "kd", "baseline"),
+    "small": ("gradcam_l2", "lrp_l2", "lrp_cosine", "gradcam_cosine", "lrp_gram", "lrp_l2_raw", "kd", "baseline"),
+}
+CONFIGURATIONS["paper"] = CONFIGURATIONS["small"]
+MEASURES = ("precision", "recall", "f1")
+ACCURACIES = ("last", "leak_free")
+
+
+def _space_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
+    """Grid of table 3.3: every student after a short distillation, the scores, and what needs no network."""
+    yield from _distilled(scale, seeds, choices)
+    yield {"student": "all", "method": "score"}, seeds[0], arms.scores(scale, 0)
+    yield {"student": "nearest_neighbour"}, seeds[0], arms.nearest_neighbour(scale)
+
+
+def _distilled(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
+    """The chosen students of a scale after a short distillation."""
+    size = arms.SIZES[scale]
+    for seed in seeds:
+        for name in choices.get("students") or tuple(member.name for member in size.students):
+            yield from _students(scale, STUDENTS[name], "gradcam_l2", size.space, seed)
+
+
+def _strategies_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
+    """Grid of table 3.4: three ways to train the best student, after one epoch and at the end."""
+    size = arms.SIZES[scale]
+    for seed in seeds:
+        for method in choices.get("methods") or STRATEGIES:
+            for epochs in (1, size.short):
+                yield from _students(scale, size.best, method, epochs, seed)
+    yield {"student": "nearest_neighbour"}, seeds[0], arms.nearest_neighbour(scale)
+
+
+def _configurations_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
+    """Grid of table 3.5: maps and distances, after each of the printed lengths."""
+    size = arms.SIZES[scale]
+    for seed in seeds:
+        for method in choices.get("methods") or CONFIGURATIONS[scale]:
+            for epochs in size.lengths:
+                if epochs <= arms.length(scale, size.best, method):
+                    yield from _students(scale, size.best, method, epochs, seed)
+    yield {"student": "nearest_neighbour"}, seeds[0], arms.nearest_neighbour(scale)
+
+
+def _students(scale: str, student: Member, method: str, epochs: int, seed: int) -> Entries:
+    cell = {"student": student.name, "method": method, "epochs": epochs}
+    yield cell, seed, arms.student(scale, student, seed, method)
+
+
+def _final_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
+    """Grid of tables 3.6 and 3.8: teacher and final student, and the student without explanations or teacher."""
+    size = arms.SIZES[scale]
+    rows = [(size.teacher, "baseline"), *((size.best, method) for method in ("lrp_cosine", "kd", "baseline"))]
+    for seed in seeds:
+        for network, method in rows:
+            cell = {"model": network.name, "method": method, "epochs": size.lengths[-1]}
+            yield cell, seed, arms.student(scale, network, seed, method)
+    yield {"model": "nearest_neighbour"}, seeds[0], arms.nearest_neighbour(scale)
+
+
+def _report_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
+    """Grid of table 3.7: precision, recall and F1 of each class, for teacher and final student."""
+    size = arms.SIZES[scale]
+    for seed in seeds:
+        for role, method in claims.FINAL:
+            network: Member = getattr(size, role)
+            for name in claims.CLASSES:
+                for measure in MEASURES:
+                    cell = {"model": network.name, "method": method, "epochs": size.lengths[-1]}
+                    yield {**cell, "class": name, "measure": measure}, seed, arms.student(scale, network, seed, method)
+
+
+def _scores_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
+    """Grid of the column of scores: a seed is a series of draws."""
+    for seed in seeds:
+        for cell, _, _ in _distilled(scale, [seed], choices):
+            yield cell, seed, arms.scores(scale, seed)
+
+
+def _space_costs_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
+    """Grid of table 3.3's column of parameters."""
+    for cell, seed, _ in _distilled(scale, seeds[:1], choices):
+        yield cell, seed, arms.cost(scale, STUDENTS[cell["student"]])
+
+
+def _best_costs_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
+    """Grid of table 3.5's column of parameters: one network, whatever trained it."""
+    for cell, seed, _ in _configurations_grid(scale, seeds[:1], choices):
+        if "epochs" in cell:
+            yield cell, seed, arms.cost(scale, arms.SIZES[scale].best)
+
+
+def _final_costs_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
+    """Grid of table 3.6's columns of cost."""
+    size = arms.SIZES[scale]
+    for role, method in claims.FINAL:
+        network: Member = getattr(size, role)
+        cell = {"model": network.name, "method": method, "epochs": size.lengths[-1]}
+        yield cell, seeds[0], arms.cost(scale, network)
+
+
+def mean_score(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """View of the column of scores: the thesis's score of the cell's student, mean over the draws."""
+    draws = metrics.get("scores", {}).get("thesis", {}).get(cell["student"], [])
+    return {"score": sum(draws) / len(draws)} if draws else {}
+
+
+def class_report(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """View of table 3.7: one number, in percent, of the report after so many epochs."""
+    found = reports.after_epochs(cell, metrics)
+    if "confusion" not in found:
+        return {}
+    values = reports.classification(found["confusion"])[cell["measure"]]
+    return {"last": 100 * values[claims.CLASSES.index(cell["class"])]}
+
+
+def _table(identifier: str, title: str, grid: Any, choices: Mapping[str, tuple] | None = None, **options: Any) -> Table:
+    options = {"measures": ACCURACIES, "view": reports.after_epochs, "across": (), **options}
+    claimed = claims.CLAIMS.get(identifier, ())
+    return Table("diswot", identifier, title, PRINTED[identifier], claimed, grid, choices or {}, **options)
+
+
+def _cost_table(identifier: str, title: str, grid: Any, metric: str, page: str, **options: Any) -> Table:
+    return _table(identifier, title, grid, measures=(metric,), view=None, page=page, **options)
+
+
+_STUDENTS, _METHODS, _STRATEGIES = (
+    {"students": tuple(STUDENTS)}, {"methods": CONFIGURATIONS["paper"]}, {"methods": STRATEGIES},
+)  # fmt: skip
+# Columns of another unit, and figures with printed numbers, are tables of their own on their table's page.
+tables = {
+    "table3_3": _table("table3_3", "Does a training-free score choose students?", _space_grid, _STUDENTS),
+    "table3_3_train": _table(
+        "table3_3_train", "Training accuracy of the students", _space_grid, _STUDENTS,
+        measures=("train",), page="table3_3",
+    ),
+    "table3_3_score": _table(
+        "table3_3_score", "DisWOT scores", _scores_grid, _STUDENTS,
+        measures=("score",), view=mean_score, page="table3_3",
+    ),
+    "table3_3_parameters": _cost_table(
+        "table3_3_parameters", "Parameters of the students", _space_costs_grid, "backbone_keras_parameters", "table3_3",
+        choices=_STUDENTS,
+    ),
+    "table3_4": _table("table3_4", "Alone, with KD, with DisWOT+", _strategies_grid, _STRATEGIES),
+    "table3_4_train": _table(
+        "table3_4_train", "Training accuracy of the three strategies", _strategies_grid, _STRATEGIES,
+        measures=("train",), page="table3_4",
+    ),
+    "fig3_6": _table(
+        "fig3_6", "Validation accuracy of the three strategies", _strategies_grid, _STRATEGIES, page="table3_4"
+    ),
+    "fig3_6_loss": _table(
+        "fig3_6_loss", "Validation loss of the three strategies", _strategies_grid, _STRATEGIES,
+        measures=("cross_entropy",), page="table3_4",
+    ),
+    "fig3_7": _table(
+        "fig3_7", "Training accuracy at the first and the last epoch", _strategies_grid, _STRATEGIES,
+        measures=("train",), page="table3_4",
+    ),
+    "table3_5": _table("table3_5", "Which map, which distance", _configurations_grid, _METHODS),
+    "table3_5_train": _table(
+        "table3_5_train", "Training accuracy of the configurations", _configurations_grid, _METHODS,
+        measures=("train",), page="table3_5",
+    ),
+    "table3_5_parameters": _cost_table(
+        "table3_5_parameters", "Parameters of the best student", _best_costs_grid, "backbone_keras_parameters",
+        "table3_5", choices=_METHODS,
+    ),
+    "table3_6": _table("table3_6", "Teacher and final student: accuracy and cost", _final_grid),
+    "table3_6_parameters": _cost_table(
+        "table3_6_parameters", "Parameters", _final_costs_grid, "keras_parameters", "table3_6"
+    ),
+    "table3_6_flops": _cost_table("table3_6_flops", "FLOPs", _final_costs_grid, "profiler_flops", "table3_6"),
+    "table3_6_macs": _cost_table("table3_6_macs", "MACs", _final_costs_grid, "macs", "table3_6"),
+    "table3_6_size": _cost_table("table3_6_size", "Size in MB", _final_costs_grid, "megabytes", "table3_6"),
+    "table3_7": _table("table3_7", "Class by class", _report_grid, measures=("last",), view=class_report),
+    "table3_8": _table("table3_8", "Beside other methods", _final_grid),
+}  # fmt: skip

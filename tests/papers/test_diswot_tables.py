@@ -1,0 +1,237 @@
+"""The thesis's grids and claims: which trials repeat each table at each scale, and what decides a claim."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from efflib.papers.diswot import arms, claims
+from efflib.papers.diswot.scores import parameters
+from efflib.papers.diswot.space import ROLES, STUDENTS, TEACHER
+from efflib.papers.diswot.tables import class_report, mean_score, tables
+from efflib.report.verdict import CONTRADICTED, NOT_RUN, SCALES, SUPPORTED, UNDETERMINED, claim_verdict
+from efflib.trials.trial import Trial, with_parents
+
+pytestmark = pytest.mark.usefixtures("no_data")
+BEST = "w100-d17-gap"
+
+
+def entries(name: str, scale: str, seeds: Any = 1, **choices: Any) -> list[tuple[dict[str, Any], int, Trial]]:
+    return list(tables[name].entries(scale, seeds, **choices))
+
+
+# --- grids ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", tables)
+def test_the_paper_grid_holds_every_printed_cell_that_is_not_quoted(name):
+    cells = [cell for cell, _, _ in entries(name, "paper")]
+    for printed in tables[name].printed.numbers:
+        quoted = printed.keys.get("model") in ("tiny_cnn", "mobilenet") or "bound" in printed.keys
+        assert (printed.keys in cells) != quoted
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", tables)
+def test_cells_are_distinct_and_belong_to_their_page(name, scale):
+    found = entries(name, scale, 2)
+    assert len({(tuple(cell.items()), seed) for cell, seed, _ in found}) == len(found)
+    assert (tables[name].page or name) in ("table3_3", "table3_4", "table3_5", "table3_6", "table3_7", "table3_8")
+
+
+def test_a_student_is_trained_once_for_all_tables_and_lengths():
+    by_name = {
+        (cell["method"], cell["epochs"]): trial
+        for name in ("table3_4", "table3_5")
+        for cell, _, trial in entries(name, "paper")
+        if "epochs" in cell
+    }
+    runs = {by_name["gradcam_l2", epochs] for epochs in (1, 10, 15, 30)}
+    (space,) = {trial for cell, _, trial in entries("table3_3", "paper") if cell["student"] == BEST}
+    assert runs == {space} and space.settings.training.epochs == 30  # type: ignore[attr-defined]
+    assert by_name["lrp_cosine", 30] == by_name["lrp_cosine", 50]
+    assert ("gradcam_l2", 50) not in by_name and ("lrp_l2", 50) not in by_name
+    other = {trial for cell, _, trial in entries("table3_3", "paper") if cell["student"] == "w035-d11-dsc"}.pop()
+    assert other.settings.training.epochs == 15  # type: ignore[attr-defined]
+
+
+def test_every_epoch_that_a_cell_asks_for_is_marked():
+    for name in tables:
+        for cell, _, trial in entries(name, "paper"):
+            if trial.recipe in ("baseline", "distill"):
+                assert cell["epochs"] in trial.settings.marks  # type: ignore[attr-defined]
+
+
+def test_number_of_trainings_at_paper_scale():
+    trials = with_parents(trial for name in tables for _, _, trial in entries(name, "paper"))
+    assert sum(trial.recipe == "baseline" for trial in trials) == 2  # the teacher, and the best student alone
+    assert (
+        sum(trial.recipe == "distill" for trial in trials) == 15 + 7
+    )  # the other students, and seven arms of the best
+    assert sum(trial.recipe == "network_cost" for trial in trials) == 17
+
+
+def test_the_settings_are_the_thesiss():
+    teacher = arms.alone("paper", TEACHER, 0).settings
+    training: Any = teacher.training  # type: ignore[attr-defined]
+    assert (training.optimiser, training.lr, training.batch_size, training.eps) == ("adam", 1e-4, 32, 1e-7)
+    assert (training.weight_decay, training.milestones, training.schedule, training.epochs) == (0.0, (), "step", 50)
+    assert (teacher.dataset, teacher.holdout) == ("brain_mri", 0)  # type: ignore[attr-defined]
+    student: Any = arms.distilled("paper", STUDENTS[BEST], 3, "lrp_cosine")
+    assert student.settings.options["layers"] == "s32" and student.parents["teacher"] == arms.alone("paper", TEACHER, 3)
+    assert arms.distilled("tiny", STUDENTS[BEST], 0, "lrp_cosine").settings.options["layers"] == "s16"  # type: ignore[attr-defined]
+    assert "layers" not in arms.distilled("tiny", STUDENTS[BEST], 0, "kd").settings.options  # type: ignore[attr-defined]
+
+
+# --- what a cell shows ------------------------------------------------------------------------------------
+
+
+def test_a_class_report_reads_one_number_in_percent():
+    counts = [[8, 2, 0, 0], [1, 9, 0, 0], [0, 0, 10, 0], [0, 0, 5, 5]]
+    metrics = {"followed": {"50": {"confusion": counts}}}
+    cell = {"epochs": 50, "class": "pituitary", "measure": "recall"}
+    assert class_report(cell, metrics) == {"last": 50.0}
+    assert class_report({**cell, "measure": "precision", "class": "glioma"}, metrics)["last"] == pytest.approx(800 / 9)
+    assert class_report({**cell, "epochs": 30}, metrics) == {}
+
+
+def test_a_score_is_the_mean_over_draws():
+    metrics = {"scores": {"thesis": {BEST: [1.0, 2.0]}, "official": {BEST: [9.0]}}}
+    assert mean_score({"student": BEST}, metrics) == {"score": 1.5}
+    assert mean_score({"student": "w035-d11-dsc"}, metrics) == {}
+
+
+# --- claims -----------------------------------------------------------------------------------------------
+
+
+class Fake:
+    """Results made up: (name, method, epochs, metric) -> one value, the same spread around it for three seeds."""
+
+    def __init__(self, values: dict[tuple, float], scores: dict[str, float] | None = None, scale: str = "paper"):
+        self.values, self.scores, self.scale = values, scores, scale
+
+    def samples(self, metric: str = "last", **cell: Any) -> dict[int, float]:
+        name = cell.get("student") or cell.get("model")
+        key = (name, cell.get("method"), cell.get("epochs"), cell.get("class") or metric)
+        return {s: self.values[key] + 0.01 * s for s in range(3)} if key in self.values else {}
+
+    def matching(self, **cell: Any) -> list[Any]:
+        assert cell == {"method": "score"}
+        drawn = {name: [value - 1, value + 1] for name, value in (self.scores or {}).items()}
+        return [type("Entry", (), {"metrics": {"scores": {"thesis": drawn}}})()] if self.scores else []
+
+
+def verdict(name: str, letter: str, results: Fake) -> str:
+    (claim,) = [each for each in tables[name].claims if each.id.endswith(f".{letter}")]
+    return claim_verdict(claim.comparisons(results), results.scale, claim.minimum_scale).verdict
+
+
+def space(scores: dict[str, float], accuracies: dict[str, float]) -> Fake:
+    values = {(name, "gradcam_l2", 15, "last"): value for name, value in accuracies.items()}
+    return Fake(values, scores)
+
+
+@pytest.mark.parametrize(("sign", "wanted"), [(-1, SUPPORTED), (1, CONTRADICTED)])
+def test_a_score_that_ranks_the_space(sign, wanted):
+    accuracies = {name: 80.0 + i for i, name in enumerate(STUDENTS)}
+    scores = {name: sign * value for name, value in accuracies.items()}
+    results = space(scores, accuracies)
+    assert verdict("table3_3", "b", results) == wanted
+    assert verdict("table3_3", "c", results) == wanted  # the selected student is the best, or 15 points below
+    # The first students are the widest ones, so that size ranks these accuracies the wrong way round.
+    assert verdict("table3_3", "f", results) == CONTRADICTED
+    assert verdict("table3_3", "e", results) == (SUPPORTED if sign < 0 else CONTRADICTED)
+
+
+def test_size_ranks_accuracies_that_follow_it():
+    results = space({}, {name: value / 1e6 for name, value in parameters().items()})
+    assert verdict("table3_3", "f", results) == SUPPORTED
+    assert verdict("table3_3", "b", results) == NOT_RUN  # no scores
+
+
+def test_one_missing_student_leaves_the_rank_open():
+    accuracies = {name: 80.0 + i for i, name in enumerate(STUDENTS) if i}
+    assert verdict("table3_3", "f", space({}, accuracies)) == NOT_RUN
+
+
+def test_the_printed_triple():
+    best, middle, bad = ROLES.values()
+    results = space({}, {best: 90.92, middle: 86.19, bad: 84.52})
+    assert verdict("table3_3", "a", results) == SUPPORTED
+    assert verdict("table3_3", "a", space({}, {best: 84.0, middle: 86.19, bad: 84.52})) == CONTRADICTED
+
+
+def printed_35() -> dict[tuple, float]:
+    return {
+        (BEST, cell.keys["method"], cell.keys["epochs"], "last"): cell.value
+        for cell in tables["table3_5"].printed.numbers
+    }
+
+
+def test_table_3_5_as_printed_supports_what_it_can():
+    values = printed_35()
+    found = {letter: verdict("table3_5", letter, Fake(values)) for letter in "abcdefgh"}
+    # LRP + L2 is printed at 30 epochs only, so that nothing tells whether it fell since 15.
+    assert found == {
+        "a": SUPPORTED, "b": NOT_RUN, "c": SUPPORTED, "d": SUPPORTED, "e": SUPPORTED, "f": NOT_RUN, "g": NOT_RUN,
+        "h": NOT_RUN,
+    }  # fmt: skip
+    values[BEST, "gradcam_l2", 30, "last"] = 91.0
+    assert verdict("table3_5", "a", Fake(values)) == CONTRADICTED
+
+
+def test_equal_maps_need_both_distances():
+    values = {(BEST, method, 30, "last"): 90.0 for method in ("lrp_gram", "gradcam_l2", "lrp_cosine")}
+    assert verdict("table3_5", "f", Fake(values)) == UNDETERMINED
+    values[BEST, "gradcam_cosine", 30, "last"] = 90.1
+    assert verdict("table3_5", "f", Fake(values)) == SUPPORTED
+    values[BEST, "gradcam_cosine", 30, "last"] = 91.0
+    assert verdict("table3_5", "f", Fake(values)) == CONTRADICTED
+
+
+def test_table_3_4_as_printed():
+    values: dict[tuple, float] = {}
+    for name, metric in (("table3_4", "last"), ("table3_4_train", "train")):
+        for cell in tables[name].printed.numbers:
+            values[BEST, cell.keys["method"], 10, metric] = 100 * cell.value
+    for cell in tables["fig3_7"].printed.numbers:
+        values[BEST, cell.keys["method"], cell.keys["epochs"], "train"] = cell.value
+    assert [verdict("table3_4", letter, Fake(values)) for letter in "abcde"] == [SUPPORTED] * 5
+    assert verdict("table3_4", "f", Fake(values)) == NOT_RUN
+
+
+def test_tiny_reads_its_own_lengths():
+    values = {(BEST, "gradcam_l2", 10, "last"): 80.0, (BEST, "kd", 10, "last"): 70.0}
+    assert verdict("table3_4", "a", Fake(values, scale="tiny")) == SUPPORTED
+    ranked = {(name, "gradcam_l2", 6, "last"): value / 1e6 for name, value in parameters().items()}
+    assert verdict("table3_3", "f", Fake(ranked, scale="tiny")) == SUPPORTED
+    assert verdict("table3_5", "e", Fake(printed_35(), scale="small")) == SUPPORTED
+
+
+def test_the_nearest_neighbour_is_a_bar_for_every_seed():
+    values = {
+        (TEACHER.name, "baseline", 50, "last"): 98.0,
+        (BEST, "lrp_cosine", 50, "last"): 95.0,
+        ("nearest_neighbour", None, None, "last"): 97.71,
+    }
+
+    class One(Fake):
+        def samples(self, metric: str = "last", **cell: Any) -> dict[int, float]:
+            found = super().samples(metric, **cell)
+            return {0: found[0]} if cell.get("model") == "nearest_neighbour" else found
+
+    made = claims.beats_nearest_neighbour()(One(values))
+    assert [round(comparison.samples[0], 2) for comparison in made] == [0.29, -2.71]  # type: ignore[index]
+    assert verdict("table3_6", "d", One(values)) == CONTRADICTED
+
+
+def test_recalls_of_the_printed_report_are_lowest_for_glioma_and_meningioma():
+    values = {
+        (cell.keys["model"], cell.keys["method"], 50, cell.keys["class"]): cell.value
+        for cell in tables["table3_7"].printed.numbers
+        if cell.keys["measure"] == "recall"
+    }
+    assert verdict("table3_7", "b", Fake(values)) == SUPPORTED
+    values[BEST, "lrp_cosine", 50, "notumor"] = 0.5
+    assert verdict("table3_7", "b", Fake(values)) == CONTRADICTED
