@@ -170,12 +170,14 @@ def data(
     Real sets are looked up under the environment variable EFFLIB_DATA, in their official formats or as image-folder
     archives such as cifar10.tar.gz.
     """
-    from efflib.data import available, find_names, list_datasets, load_dataset, load_names, where
+    from efflib.data import available, downloadable, find_names, list_datasets, load_dataset, load_names, where
 
     if name is None:
         absent = "not here; `efflib data {} --download` fetches it"
+        by_hand = "not here; `efflib data {}` says where to get it"
         for each in list_datasets():
-            typer.echo(f"{each:<14} {where(each) if available(each) else absent.format(each)}")
+            how = absent if downloadable(each) else by_hand
+            typer.echo(f"{each:<14} {where(each) if available(each) else how.format(each)}")
         typer.echo(f"{'names':<14} {find_names() or absent.format('names')}")
     elif name == "names":  # text, of which every table cuts its own parts
         text = load_names(download=download)

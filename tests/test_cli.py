@@ -153,7 +153,7 @@ def test_an_unwritable_place_is_a_short_error(efflib, places, monkeypatch):
 def test_listing_planning_and_status_need_nothing(efflib):
     code, out, _ = efflib("list")
     assert code == 0
-    assert "bimask.table2" in out and "tiny 0/90" in out and "not there yet" in out
+    assert "bimask.table2" in out and "tiny 0/90" in out and "diswot.table3_5" in out
     code, out, _ = efflib("plan", "bimask.table2", "--scale", "tiny")
     assert code == 0
     assert "90 trials, 40 shared with other tables, 0 recorded, 90 missing" in out and "run one seed first" in out
@@ -164,6 +164,7 @@ def test_listing_planning_and_status_need_nothing(efflib):
     lines = {line.split()[0]: line for line in out.splitlines()}
     assert "embedded" in lines["digits"] and "--download" in lines["cifar10"]
     assert "efflib data names --download" in lines["names"]
+    assert "`efflib data brain_mri` says where" in lines["brain_mri"] and "--download" not in lines["brain_mri"]
 
 
 def test_the_audit_and_the_ledger_are_printed(efflib):

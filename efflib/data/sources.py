@@ -127,6 +127,12 @@ def available(name: str, root: str | os.PathLike | None = None) -> bool:
         return False
 
 
+def downloadable(name: str) -> bool:
+    """False for a real set that only a person can fetch, since its site asks for a login."""
+    _check_name(name)
+    return name in REAL and not isinstance(REAL[name].official, ByHand)
+
+
 def where(name: str, root: str | os.PathLike | None = None) -> str:
     """What `load_dataset` would read, in words.
 
