@@ -54,6 +54,7 @@ _METRICS: dict[str, tuple[str, str, str | None]] = {
     "leak_free": ("leak-free", "test images that are no copies of training images", None),
     "train": ("train", "training images", None),
     "score": ("score", "mean over draws", "score"),
+    "whole_megabytes": ("rounded", "", "megabytes"),
     "cross_entropy": ("cross-entropy", "test images", "nats"),
     "train_mse": ("train MSE", "training images", "mse"),
     "test_mse": ("test MSE", "test images", "mse"),

@@ -29,12 +29,12 @@ _MARGINS: dict[str, tuple[float, float]] = {
     "nats_per_character": (0.05, 0.0),
     "ap": (0.5, 0.0),
     "count": (0.0, 0.0),
-    "megabytes": (0.5, 0.0),  # printed as whole numbers
+    "megabytes": (0.0, 0.0),  # counted, and compared as the whole numbers that are printed
     "score": (0.0, 0.1),
     "mse": (0.0, 0.1),  # losses are printed with one or two digits: the rounding of 0.008 alone is 6 %
 }
 # Units whose margin the verdict rules of this book do not fix; pages say that it was chosen here.
-_CHOSEN = ("mse", "score", "megabytes")
+_CHOSEN = ("mse", "score")
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,8 @@ def margin_for(unit: str, printed: float) -> float:
         printed: the printed number, in that unit.
 
     Returns:
-        0.5 points of accuracy, 1 % of bytes, 0.05 nats, 0.5 AP, 10 % of an MSE or a score, 0.5 MB, 0 for counts (they
-        must be exact).
+        0.5 points of accuracy, 1 % of bytes, 0.05 nats, 0.5 AP, 10 % of an MSE or a score, 0 for counts (they must be
+        exact).
 
     Raises:
         ValueError: a unit without a margin.
@@ -229,9 +229,7 @@ def margin_note(unit: str) -> str:
     """What a page has to say about the margin of a unit: that it is our own choice; nothing for the others."""
     if unit not in _CHOSEN:
         return ""
-    absolute, relative = _MARGINS[unit]
-    size = f"{100 * relative:g} % of the printed number" if relative else f"{absolute:g}, half a printed digit"
-    return f"the margin, {size}, is this book's own choice"
+    return f"the margin, {100 * _MARGINS[unit][1]:g} % of the printed number, is this book's own choice"
 
 
 def cell_verdict(

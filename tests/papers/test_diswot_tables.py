@@ -9,8 +9,9 @@ import pytest
 from efflib.papers.diswot import arms, claims
 from efflib.papers.diswot.scores import parameters
 from efflib.papers.diswot.space import ROLES, STUDENTS, TEACHER
-from efflib.papers.diswot.tables import class_report, mean_score, tables
+from efflib.papers.diswot.tables import class_report, mean_score, tables, whole_megabytes
 from efflib.report.verdict import CONTRADICTED, NOT_RUN, SCALES, SUPPORTED, UNDETERMINED, claim_verdict
+from efflib.trials.recipes import Context, get_recipe
 from efflib.trials.trial import Trial, with_parents
 
 pytestmark = pytest.mark.usefixtures("no_data")
@@ -100,6 +101,14 @@ def test_a_score_is_the_mean_over_draws():
     metrics = {"scores": {"thesis": {BEST: [1.0, 2.0]}, "official": {BEST: [9.0]}}}
     assert mean_score({"student": BEST}, metrics) == {"score": 1.5}
     assert mean_score({"student": "w035-d11-dsc"}, metrics) == {}
+
+
+def test_sizes_are_compared_as_they_are_printed():
+    cost = arms.cost("paper", TEACHER)
+    metrics = get_recipe("network_cost").run(cost.settings, Context("cpu", "fp32", None)).metrics
+    shown = whole_megabytes({}, metrics)
+    assert shown["whole_megabytes"] == tables["table3_6_size"].printed.cells[0].value == 73
+    assert shown["megabytes"] == pytest.approx(73.391888)
 
 
 # --- claims -----------------------------------------------------------------------------------------------

@@ -238,7 +238,7 @@ def test_the_ledger_knows_that_a_higher_loss_is_worse() -> None:
 def test_every_unit_with_a_margin_has_words() -> None:
     assert set(v._MARGINS) <= set(UNITS)
     assert v.margin_for("mse", 0.0107) == pytest.approx(0.00107)
-    assert [unit for unit in UNITS if v.margin_note(unit)] == ["mse", "megabytes", "score"]
+    assert [unit for unit in UNITS if v.margin_note(unit)] == ["mse", "score"]
 
 
 def test_unknown_units_list_the_known_ones() -> None:

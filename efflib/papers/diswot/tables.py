@@ -130,6 +130,11 @@ def mean_score(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> Mapping[s
     return {"score": sum(draws) / len(draws)} if draws else {}
 
 
+def whole_megabytes(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """View of the column of sizes: also rounded to whole megabytes, as they are printed."""
+    return {**metrics, "whole_megabytes": round(metrics["megabytes"])}
+
+
 def class_report(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> Mapping[str, Any]:
     """View of table 3.7: one number, in percent, of the report after so many epochs."""
     found = reports.after_epochs(cell, metrics)
@@ -146,7 +151,7 @@ def _table(identifier: str, title: str, grid: Any, choices: Mapping[str, tuple] 
 
 
 def _cost_table(identifier: str, title: str, grid: Any, metric: str, page: str, **options: Any) -> Table:
-    return _table(identifier, title, grid, measures=(metric,), view=None, page=page, **options)
+    return _table(identifier, title, grid, **{"measures": (metric,), "view": None, "page": page, **options})
 
 
 _STUDENTS, _METHODS, _STRATEGIES = (
@@ -198,7 +203,10 @@ tables = {
     ),
     "table3_6_flops": _cost_table("table3_6_flops", "FLOPs", _final_costs_grid, "profiler_flops", "table3_6"),
     "table3_6_macs": _cost_table("table3_6_macs", "MACs", _final_costs_grid, "macs", "table3_6"),
-    "table3_6_size": _cost_table("table3_6_size", "Size in MB", _final_costs_grid, "megabytes", "table3_6"),
+    "table3_6_size": _cost_table(
+        "table3_6_size", "Size in MB", _final_costs_grid, "megabytes", "table3_6",
+        measures=("whole_megabytes", "megabytes"), view=whole_megabytes,
+    ),
     "table3_7": _table("table3_7", "Class by class", _report_grid, measures=("last",), view=class_report),
     "table3_8": _table("table3_8", "Beside other methods", _final_grid),
 }  # fmt: skip
