@@ -63,8 +63,8 @@ class TablePage:
 
     @cached_property
     def recorded(self) -> dict[str, TableComparison]:
-        """Scale -> comparison, for every scale except smoke that has a usable record."""
-        return {scale: shown for scale, shown in self.found.items() if shown.results.recorded[0]}
+        """Scale -> comparison, for every scale except smoke with a usable record of a cell like the printed ones."""
+        return {scale: shown for scale, shown in self.found.items() if _answers(shown)}
 
     @cached_property
     def results(self) -> Any:
@@ -308,6 +308,14 @@ def refuse_chance_level(results: Any) -> None:
                 f"{entry.trial.label} reaches {entry.record.metrics['last']:.1f} %, guessing plus three standard "
                 f"errors is {bar:.1f} %: train longer, or the demonstration shows nothing"
             )
+
+
+def _answers(shown: TableComparison) -> bool:
+    """Whether anything was measured that has the keys of a printed cell: a yardstick beside them does not count."""
+    if not shown.results.recorded[0]:
+        return False
+    kinds = {frozenset(cell.keys) for cell in shown.table.printed.numbers}
+    return not kinds or any(row.n and frozenset(row.keys) in kinds for row in shown.rows)
 
 
 def provenance_rows(results: Any) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from efflib.papers.distillation import Options
-from efflib.papers.diswot.space import NARROW_TEACHER, STUDENTS, TEACHER, Member
+from efflib.papers.diswot.space import DROPOUT, NARROW_TEACHER, STUDENTS, TEACHER, Member
 from efflib.training import TrainingRecipe
 from efflib.trials.trial import Trial
 
@@ -35,6 +35,8 @@ class Size:
         best: the student of tables 3.4 to 3.8.
         lr: Adam's rate.
         batch_size: images in a batch; smaller in smoke, whose runs have few steps.
+        draws: of untrained weights and a batch, over which scores are averaged.
+        dropout: of the dense layers; none in smoke, where four epochs with it end anywhere.
     """
 
     dataset: str
@@ -49,14 +51,16 @@ class Size:
     best: Member = BEST
     lr: float = 1e-4
     batch_size: int = 32
+    draws: int = 16
+    dropout: float = DROPOUT
 
 
 # Smoke: one narrow student with either head, and a shallower one.
 _SMOKE = (Member(0.35, 11, "gap"), Member(0.35, 11, "dsc"), Member(0.35, 17, "gap"))
 SIZES = {
     "smoke": Size(
-        "phantom", 64, 0, 2, 2, (2, 4), students=_SMOKE, teacher=NARROW_TEACHER, best=_SMOKE[0],
-        lr=2e-3, batch_size=16,
+        "phantom", 64, 0, 3, 3, (3, 4), students=_SMOKE, teacher=NARROW_TEACHER, best=_SMOKE[0],
+        lr=2e-3, batch_size=16, draws=4, dropout=0.0,
     ),
     "tiny": Size("brain_mri_64", 64, 571, 6, 10, (15, 30)),
     "small": Size("brain_mri_128", 128, 571, 15, 10, (15, 30, 50)),
@@ -116,7 +120,7 @@ def student(scale: str, network: Member, seed: int, method: str) -> Trial:
     return alone(scale, network, seed) if method == "baseline" else distilled(scale, network, seed, method)
 
 
-def scores(scale: str, seed: int, init: str = "gaussian", draws: int = 16) -> Trial:
+def scores(scale: str, seed: int, init: str = "gaussian") -> Trial:
     """The DisWOT scores of a scale's students, all of them in each draw."""
     size = SIZES[scale]
     return Trial.of(
@@ -124,7 +128,7 @@ def scores(scale: str, seed: int, init: str = "gaussian", draws: int = 16) -> Tr
         dataset=size.dataset,
         students=tuple(member.name for member in size.students),
         init=init,
-        draws=draws,
+        draws=size.draws,
         seed=seed,
     )
 
@@ -173,4 +177,6 @@ def _settings(scale: str, network: Member, seed: int, epochs: int) -> dict[str, 
 
 def _options(scale: str, network: Member) -> Options:
     """Options of a network; only the teacher's head depends on the size of the images."""
-    return {**network.options, **({"image_size": SIZES[scale].side} if network.head == "flatten" else {})}
+    size = SIZES[scale]
+    sized: Options = {"image_size": size.side} if network.head == "flatten" else {}
+    return {**network.options, "dropout": size.dropout, **sized}

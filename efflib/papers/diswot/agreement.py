@@ -1,0 +1,417 @@
+"""What the page of table 3.5 shows of maps and distances: do teacher and student look at the same place, and is it the
+tumour; where Grad-CAM and gradient times activation coincide; what cosine and L2 differ in.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from IPython.display import HTML
+from torch import Tensor, nn
+
+from efflib.data import NORMALISATION, ImageSet, load_dataset
+from efflib.data.embedded import PHANTOM
+from efflib.data.phantom import PLANES, planes_of
+from efflib.distill.diswot_plus import class_map, relation_loss, semantic_loss
+from efflib.explain import grad_cam, localisation, relevance
+from efflib.papers.diswot.arms import SIZES
+from efflib.papers.diswot.curves import NAMES
+from efflib.papers.features import labels_of, pixels_of
+from efflib.papers.pictures import trained_model
+from efflib.report.figures import themed
+from efflib.report.html import html_table, sentence
+from efflib.training import seeded
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from efflib.trials import Results, Store
+
+Maps = dict[tuple[str, str], Tensor]  # name of a network, kind of map -> (N, H, W)
+
+LAYER = "s16"  # the map that the semantic terms read below 160 px
+KINDS = {
+    "gradcam": "Grad-CAM",
+    "gxa": 'gradient x activation (the thesis\'s "LRP")',
+    "lrp": "LRP, propagated through the layers",
+}
+TEACHER = "teacher"
+SHOWN = (TEACHER, "lrp_cosine", "gradcam_l2")  # columns of figures 3.8 and 3.9
+STEPS = (1.0, 0.1, 0.01, 0.001)  # how far maps are moved away from their target
+BATCH = 32
+
+
+# --- networks and maps ------------------------------------------------------------------------------------
+
+
+def networks(results: Results, store: Store) -> dict[str, nn.Module]:
+    """The teacher and the best student by each method, of the first seed, by name, as far as weights are here.
+
+    Args:
+        results: of table 3.5 (or 3.4).
+        store: where the weights are.
+    """
+    best = SIZES[results.scale].best.name
+    trials: dict[str, Any] = {}
+    for entry in results.entries:
+        if entry.usable and entry.seed == results.entries[0].seed and entry.cell.get("student") == best:
+            if "teacher" in entry.trial.parents:
+                trials.setdefault(TEACHER, entry.trial.parents["teacher"])
+            trials.setdefault(entry.cell["method"], entry.trial)
+    found = {}
+    for name, trial in trials.items():
+        try:
+            found[name] = trained_model(trial, store)
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def maps_of(network: nn.Module, images: Tensor, kind: str, target: Tensor | str = "predicted") -> Tensor:
+    """Positive evidence for a class at the layer `LAYER`, upsampled bilinearly to the images.
+
+    Args:
+        network: MobileNetV2.
+        images: (N, C, H, W), normalised.
+        kind: a key of `KINDS`; "lrp" is the composite of epsilon and gamma rules.
+        target: "predicted", or classes (N,).
+
+    Returns:
+        (N, H, W) float32.
+    """
+    if kind == "gradcam":
+        return grad_cam(network, images, LAYER, target)  # type: ignore[arg-type]
+    return relevance(network, images, LAYER, target, "composite" if kind == "lrp" else kind)  # type: ignore[arg-type]
+
+
+def _pixels(data: ImageSet) -> Tensor:
+    return pixels_of(data, *NORMALISATION[data.name])
+
+
+def _named(name: str) -> str:
+    return NAMES.get(name, name)
+
+
+# --- agreement of teacher and student ---------------------------------------------------------------------
+
+
+def cosines(first: Tensor, second: Tensor) -> Tensor:
+    """Cosine of each image's two maps, float64 (N,); NaN where one of them is zero everywhere.
+
+    Args:
+        first, second: (N, H, W), not negative.
+    """
+    a, b = (maps.double().flatten(1) for maps in (first, second))
+    a, b = (own / own.amax(dim=1, keepdim=True) for own in (a, b))  # 0 / 0 is NaN: such a map has no direction
+    return F.cosine_similarity(a, b, dim=1)
+
+
+def another_of_class(labels: Tensor) -> Tensor:
+    """For each image the position of the next one of its class, int64 (N,)."""
+    other = torch.empty_like(labels)
+    for label in labels.unique():
+        places = torch.nonzero(labels == label)[:, 0]
+        other[places] = places.roll(-1)
+    return other
+
+
+def class_maps(found: Mapping[str, nn.Module], data: ImageSet) -> Maps:
+    """Maps of the true classes: name of the network, kind -> (N, H, W).
+
+    Args:
+        found: of `networks`.
+        data: N images.
+    """
+    images, labels = _pixels(data), labels_of(data)
+    return {(name, kind): maps_of(found[name], images, kind, labels) for kind in KINDS for name in found}
+
+
+def agreement_table(maps: Maps, data: ImageSet) -> HTML:
+    """Mean cosine of the teacher's and each student's maps, beside what two images of a class give.
+
+    Args:
+        maps: of `class_maps`.
+        data: the images that they belong to.
+    """
+    if (TEACHER, "gradcam") not in maps:
+        return _nothing()
+    other = another_of_class(labels_of(data))
+    rows = []
+    for (name, kind), own in maps.items():
+        guide = maps[TEACHER, kind]
+        if name != TEACHER:
+            rows.append(
+                {
+                    "map": KINDS[kind],
+                    "student": _named(name),
+                    "cosine with the teacher's map": _mean(cosines(own, guide)),
+                    "with the teacher's map of another image of the class": _mean(cosines(own, guide[other])),
+                    "student's maps that are zero": f"{_zero(own):.1%}",
+                    "teacher's maps that are zero": f"{_zero(guide):.1%}",
+                }
+            )
+    caption = (
+        f"Agreement of maps at {LAYER} of the true class, mean over those of {len(data)} images of {data.name} "
+        f"({data.split}) for which neither map is zero"
+    )
+    return HTML(html_table(rows, caption, "diswot-table3_5-agreement"))
+
+
+def _mean(values: Tensor) -> str:
+    known = values[~values.isnan()]
+    return f"{float(known.mean()):.3f}" if len(known) else ""
+
+
+def _zero(maps: Tensor) -> float:
+    return float((maps == 0).flatten(1).all(dim=1).double().mean())
+
+
+# --- is it the tumour? ------------------------------------------------------------------------------------
+
+
+def tumour_table(maps: Maps, data: ImageSet) -> HTML:
+    """Pointing game and share of the map inside the tumour, of every network and kind of map.
+
+    Args:
+        maps: of `class_maps`.
+        data: the images that they belong to, with masks; those without tumour are left out.
+
+    Raises:
+        ValueError: a set whose tumours are not known.
+    """
+    if not maps:
+        return _nothing()
+    if data.masks is None:
+        raise ValueError(f"{data.name} has no tumour masks: take the phantom, whose tumours are known")
+    tumours = torch.from_numpy(np.asarray(data.masks))
+    there = tumours.flatten(1).any(dim=1)
+    rows = []
+    for (name, kind), own in maps.items():
+        measured = localisation(own[there], tumours[there])
+        rows.append(
+            {
+                "map": KINDS[kind],
+                "network": _named(name),
+                "peak in the tumour": f"{measured['pointing']:.1%}",
+                "share of the map in it": f"{measured['inside']:.1%}",
+            }
+        )
+    area = f"{measured['area']:.1%}"
+    rows.append({"map": "guessing", "network": "", "peak in the tumour": area, "share of the map in it": area})
+    caption = (
+        f"Maps at {LAYER} of the true class on {int(there.sum())} images of {data.name} ({data.split}) with a tumour. "
+        "A map that is zero points by chance, and has no share"
+    )
+    return HTML(html_table(rows, caption, "diswot-table3_5-tumour"))
+
+
+# --- pictures ---------------------------------------------------------------------------------------------
+
+
+def one_of_each_plane(found: Mapping[str, nn.Module], slices: int = 120) -> ImageSet:
+    """Test slices of the phantom, one per plane: the first with a tumour and no zero Grad-CAM map in a network shown.
+
+    Where there is no such slice, the first with a tumour.
+
+    Args:
+        found: of `networks`.
+        slices: among so many first ones.
+    """
+    data = load_dataset("phantom", "test").take(range(slices))
+    planes = planes_of(data.indices, PHANTOM["test"][1])
+    tumour = np.asarray(data.masks).any(axis=(1, 2))
+    alive = np.ones(len(data), dtype=bool)
+    for name in SHOWN:
+        if name in found:
+            maps = maps_of(found[name], _pixels(data), "gradcam")
+            alive &= (maps != 0).flatten(1).any(dim=1).numpy()
+    chosen = []
+    for plane in range(len(PLANES)):
+        here = tumour & (planes == plane)
+        chosen.append(int(np.flatnonzero(here & alive)[0] if (here & alive).any() else np.flatnonzero(here)[0]))
+    return data.take(chosen)
+
+
+def maps_figure(found: Mapping[str, nn.Module], data: ImageSet, kind: str) -> HTML:
+    """Figures 3.8 and 3.9: a slice per row, then the teacher's and two students' maps of their own prediction over it.
+
+    Args:
+        found: of `networks`.
+        data: of `one_of_each_plane`.
+        kind: a key of `KINDS`.
+    """
+    shown = [name for name in SHOWN if name in found]
+    if not shown:
+        return _nothing()
+    images, planes = _pixels(data), planes_of(data.indices, PHANTOM["test"][1])
+    heat = {name: maps_of(found[name], images, kind).numpy() for name in shown}
+    with torch.no_grad():
+        predicted = {name: found[name](images).argmax(dim=1).tolist() for name in shown}
+    masks = np.asarray(data.masks)
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(len(data), 1 + len(shown), squeeze=False)
+        for line, axes in enumerate(panels):
+            axes[0].set_ylabel(f"{PLANES[planes[line]]}, {data.classes[data.labels[line]]}", fontsize="small")
+            for column, panel in enumerate(axes):
+                panel.imshow(data.images[line, ..., 0], cmap="gray", vmin=0, vmax=255)
+                panel.contour(masks[line], [0.5], colors="#ff3b30", linewidths=0.9)
+                panel.set(xticks=[], yticks=[])
+                if column:
+                    name = shown[column - 1]
+                    own = heat[name][line]
+                    panel.imshow(own, cmap="viridis", alpha=0.5, interpolation="bilinear")
+                    zero = "" if own.any() else " (map is zero)"
+                    panel.set_xlabel(f"sees {data.classes[predicted[name][line]]}{zero}", fontsize="x-small")
+        for axes, title in zip(panels[0], ["slice", *map(_named, shown)], strict=True):
+            axes.set_title(title, fontsize="small")
+
+    return themed(draw, (2.1 * (1 + len(shown)), 2.15 * len(data) + 0.3), _told(data, kind, heat, predicted, planes))
+
+
+def _told(
+    data: ImageSet, kind: str, heat: Mapping[str, np.ndarray], predicted: Mapping[str, list[int]], planes: np.ndarray
+) -> str:
+    """What the pictures show, in words: prediction, and where the peak of each map is."""
+    masks, lines = np.asarray(data.masks), []
+    for line, label in enumerate(data.labels):
+        parts = []
+        for name, maps in heat.items():
+            peak = np.unravel_index(int(maps[line].argmax()), maps[line].shape)
+            where = "in the tumour" if masks[line][peak] else "outside the tumour"
+            where = f"peak {where}" if maps[line].any() else "map is zero"
+            parts.append(f"{_named(name)} sees {data.classes[predicted[name][line]]}, {where}")
+        lines.append(f"{PLANES[planes[line]]} slice with {data.classes[label]}: {'; '.join(parts)}")
+    return f"{KINDS[kind]} maps at {LAYER} over slices of the phantom, the tumour outlined. " + ". ".join(lines)
+
+
+# --- the identity of section 2.3 --------------------------------------------------------------------------
+
+
+def apart(network: nn.Module, data: ImageSet, layer: str) -> float:
+    """Largest difference of Grad-CAM and gradient times activation, over the largest Grad-CAM value.
+
+    In double precision, as in evaluation, for the true classes, signs kept.
+
+    Args:
+        network: MobileNetV2; it stays as it is.
+        data: images.
+        layer: "s16" or "s32".
+    """
+    features, logits = _in_double(network, data, layer)
+    maps = [
+        class_map(features, logits, labels_of(data), kind, relu=False, create_graph=True) for kind in ("gradcam", "gxa")
+    ]
+    gradcam, gxa = (each.detach() for each in maps)
+    return float((gradcam - gxa).abs().max() / gradcam.abs().max())
+
+
+def _in_double(network: nn.Module, data: ImageSet, layer: str) -> tuple[Tensor, Tensor]:
+    """A layer's features and the logits made from them, in double precision, as in evaluation."""
+    own = copy.deepcopy(network).double().eval()
+    with torch.no_grad():
+        features = own.maps(_pixels(data).double())[layer]  # type: ignore[operator]
+    features.requires_grad_()
+    return features, own.logits_from(layer, features, as_in_eval=True)  # type: ignore[operator]
+
+
+def identity_table(found: Mapping[str, nn.Module], data: ImageSet) -> HTML:
+    """How far Grad-CAM and the thesis's "LRP" are apart in each network, at the last map and at the one before.
+
+    Args:
+        found: of `networks`.
+        data: images; some are enough.
+    """
+    if not found:
+        return _nothing()
+    rows = [
+        {"network": _named(name), **{f"at {layer}": f"{apart(network, data, layer):.1e}" for layer in ("s32", "s16")}}
+        for name, network in found.items()
+    ]
+    caption = f"Largest difference of the two maps, relative to the largest Grad-CAM value; {len(data)} images, double "
+    return HTML(html_table(rows, caption + "precision", "diswot-table3_5-identity"))
+
+
+# --- the algebra of section 2.4 ---------------------------------------------------------------------------
+
+
+def algebra_table(found: Mapping[str, nn.Module], data: ImageSet) -> HTML:
+    """L2 of unit vectors against cosine, for the terms of this page's student and teacher on one batch.
+
+    Args:
+        found: of `networks`.
+        data: one batch.
+    """
+    students = [name for name in found if name != TEACHER]
+    if TEACHER not in found or not students:
+        return _nothing()
+    (features, maps), (of_teacher, guides) = (_seen(found[name], data) for name in (students[0], TEACHER))
+    l2 = {
+        "relation: similarities of features": relation_loss(features, of_teacher, "fro") ** 2,
+        "semantic: similarities of maps": semantic_loss(maps, guides, "gram", "fro") ** 2,
+        "semantic: maps of unit length": semantic_loss(maps, guides, "map", "l2_unit"),
+    }
+    cosine = (
+        relation_loss(features, of_teacher, "cosine"),
+        semantic_loss(maps, guides, "gram", "cosine"),
+        semantic_loss(maps, guides, "map", "cosine"),
+    )
+    rows = [
+        {
+            "term": term,
+            "half of the squared L2 distance": f"{float(squared) / 2:.9f}",
+            "1 - cosine": f"{float(other):.9f}",
+            "difference": f"{abs(float(squared) / 2 - float(other)):.0e}",
+        }
+        for (term, squared), other in zip(l2.items(), cosine, strict=True)
+    ]
+    caption = f"{_named(students[0])} and its teacher on a batch of {len(data)} images of {data.name}, {LAYER}, "
+    return HTML(html_table(rows, caption + "double precision", "diswot-table3_5-algebra"))
+
+
+def _seen(network: nn.Module, data: ImageSet) -> tuple[Tensor, Tensor]:
+    """Features and Grad-CAM maps of the true class at the layer, double precision."""
+    features, logits = _in_double(network, data, LAYER)
+    return features.detach(), class_map(features, logits, labels_of(data)).detach()
+
+
+def distances_table() -> HTML:
+    """Each semantic distance on random maps: what doubling the maps does to it, and its gradient near the minimum."""
+    with seeded(0, "diswot distances"):
+        target, noise = (torch.rand(BATCH, 4, 4, dtype=torch.float64) for _ in range(2))
+    kinds = {
+        "similarities, L2 (eq. 2.9)": ("gram", "fro"),
+        "similarities, cosine": ("gram", "cosine"),
+        "maps, L2 raw (eq. 2.19)": ("map", "l2"),
+        "maps of unit length, L2": ("map", "l2_unit"),
+        "maps, cosine (eq. 2.22)": ("map", "cosine"),
+    }
+    rows = []
+    for words, kind in kinds.items():
+        value = semantic_loss(noise, target, *kind)
+        doubled = semantic_loss(2 * noise, 2 * target, *kind)
+        row = {"distance": words, "value if both maps double": f"x {float(doubled / value):.2f}"}
+        for step in STEPS:
+            row[f"gradient at {step:g}"] = f"{gradient_length(target, noise, step, *kind):.1e}"
+        rows.append(row)
+    caption = (
+        f"{BATCH} pairs of random maps of 4 x 4: target, and target plus a step times noise; length of the gradient in "
+        "the moved map after steps of " + ", ".join(f"{step:g}" for step in STEPS)
+    )
+    return HTML(html_table(rows, caption, "diswot-table3_5-distances"))
+
+
+def gradient_length(target: Tensor, noise: Tensor, step: float, structure: str, distance: str) -> float:
+    """Length of a semantic distance's gradient at target + step * noise, in that map."""
+    moved = (target + step * noise).requires_grad_()
+    (gradient,) = torch.autograd.grad(semantic_loss(moved, target, structure, distance), moved)
+    return float(gradient.norm())
+
+
+def _nothing() -> HTML:
+    return sentence("The weights of teacher and students are not here, so their maps cannot be made.")

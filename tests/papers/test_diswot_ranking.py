@@ -1,0 +1,297 @@
+"""The page of table 3.3: scores, bounds, selections, correlations and searches are the numbers they say they are."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import re
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from efflib.papers.diswot import ranking
+from efflib.papers.diswot.costs import cost
+from efflib.papers.diswot.scores import bound, critical_tau, random_order
+from efflib.papers.diswot.space import STUDENTS
+from efflib.papers.diswot.tables import tables
+from efflib.report.notebook import ChanceLevel
+from efflib.report.tables import compare
+from efflib.trials import Entry, Results
+from efflib.trials.provenance import source_hash
+from efflib.trials.record import Cost, DataUsed, Provenance, Record
+
+mpl.use("agg")
+
+Metrics = dict[str, Any]
+NAMES = list(STUDENTS)
+DRAWS = 4
+
+
+def recorded(trial: Any, metrics: Metrics) -> Record:
+    made = Provenance(
+        device="toy", device_type="cpu", threads=1, versions={}, commit="c0ffee", dirty=False,
+        source_hash=source_hash(trial.recipe), canary={"value": 1.0}, date="2026-01-01",
+    )  # fmt: skip
+    return Record(
+        schema=1, key=trial.identity, identity=trial.identity, recipe=trial.recipe, recipe_version=1,
+        config=trial.config, parents={}, precision="fp32", status="ok", metrics=metrics, provenance=made,
+        dataset=DataUsed(name=trial.config["dataset"], fingerprint="f" * 16, variant="embedded"),
+        cost=Cost(seconds=1.0, peak_memory_bytes=1, flops=1e12),
+    )  # fmt: skip
+
+
+def results_of(metrics: Callable[[dict, int, Any], Metrics | None], scale: str = "tiny", seeds: int = 2) -> Results:
+    """Results of table 3.3 with `metrics(cell, seed, trial)` in each cell; None leaves it without a record."""
+    table, entries = tables["table3_3"], []
+    for cell, seed, trial in table.entries(scale, seeds):
+        found = metrics(cell, seed, trial)
+        entries.append(Entry(cell, seed, trial, None if found is None else recorded(trial, found), view=table.view))
+    return Results(table, scale, entries)
+
+
+def score_of(name: str, draw: int) -> float:
+    """The smaller, the higher; one draw prefers another student."""
+    return 1.0 + 0.01 * NAMES.index(name) + (0.5 if draw == 3 and name == NAMES[0] else 0.0)
+
+
+def accuracy_of(name: str, seed: int) -> float:
+    """The first is the best but one; all others fall with their place."""
+    place = {0: 1, 1: 0}.get(NAMES.index(name), NAMES.index(name))
+    return 95.0 - place - 0.1 * seed
+
+
+def measured(cell: dict, seed: int, trial: Any) -> Metrics:
+    if cell.get("method") == "score":
+        students = trial.config["students"]
+        by_student = {name: [score_of(name, draw) for draw in range(DRAWS)] for name in students}
+        return {
+            "scores": dict.fromkeys(ranking.NAMES, by_student),
+            "bounds": {name: bound(*ranking.VARIANTS[name]) for name in ranking.NAMES},
+            "nwot": {name: float(cost(name).parameters) for name in students},
+        }
+    if cell["student"] == "nearest_neighbour":
+        return {"last": 97.71, "leak_free": 96.45}
+    last = accuracy_of(cell["student"], seed)
+    return {"followed": {str(cell["epochs"]): {"last": last, "leak_free": last - 10, "train": last + 2}}}
+
+
+def cells_of(output: Any) -> list[list[str]]:
+    rows = re.findall(r"<tr>(.*?)</tr>", html.unescape(output.data))
+    return [re.findall(r"<t[dh]>(.*?)</t[dh]>", row) for row in rows]
+
+
+def rows_of(output: Any) -> dict[str, dict[str, str]]:
+    """First column -> row."""
+    head, *rows = cells_of(output)
+    return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    return results_of(measured)
+
+
+# --- scores and their bounds ------------------------------------------------------------------------------
+
+
+def test_scores_are_means_and_deviations_over_draws_beside_the_printed(results) -> None:
+    rows = rows_of(ranking.scores_table(results))
+    assert list(rows) == [*NAMES, "largest possible"]
+    values = [score_of(NAMES[0], draw) for draw in range(DRAWS)]
+    assert rows[NAMES[0]]["thesis (Grad-CAM, L2)"] == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    assert rows[NAMES[1]]["official code"] == "1.010 ± 0.000"
+    assert {name: row["printed"] for name, row in rows.items() if row["printed"]} == {
+        "w100-d17-gap": "1.35", "w035-d17-gap": "138.84", "w035-d17-dsc": "176.12",
+    }  # fmt: skip
+    assert rows["largest possible"]["thesis (Grad-CAM, L2)"] == f"{2 * 2**0.5:.2f}"
+
+
+def test_bounds_tell_which_printed_scores_a_definition_allows(results) -> None:
+    rows = rows_of(ranking.bounds_table(results))
+    assert rows["thesis (Grad-CAM, L2)"]["printed scores that it allows"] == "1.35"
+    assert rows["thesis (Grad-CAM, L2)"]["single draws, lowest to highest"] == "1 to 1.5"
+    assert rows["thesis (Grad-CAM, L2)"]["printed scores among the draws"] == "1.35"
+    assert rows["thesis, sums of rows"]["largest possible"] == f"{2 * 32 + 2 * 1280:.2f}"
+    assert rows["thesis, sums of rows"]["printed scores that it allows"] == "1.35, 138.84, 176.12"
+    empty = rows_of(ranking.bounds_table(results_of(nothing)))
+    assert empty["relation term alone"]["largest possible"] == f"{2**0.5:.2f}", "bounds need no run"
+
+
+def test_parameters_are_counted_beside_the_printed() -> None:
+    rows = rows_of(ranking.parameters_table("smoke"))
+    assert {"w100-d17-gap", "w035-d17-gap", "w035-d17-dsc", "w035-d11-gap"} <= rows.keys()
+    printed = {name: row["printed"] for name, row in rows.items() if row["printed"]}
+    assert printed == {name: rows[name]["backbone, with running statistics"] for name in printed}
+    assert rows["w100-d17-gap"]["network, with running statistics"] == "2,619,332"
+    assert rows["w035-d17-dsc"]["row of table 3.3"] == "Bad"
+
+
+# --- selections -------------------------------------------------------------------------------------------
+
+
+def test_each_draw_selects_its_own_student(results) -> None:
+    by_student = ranking.draws(results)["thesis"]
+    assert ranking.selected(by_student) == [NAMES[0]] * 3 + [NAMES[1]]
+    row = rows_of(ranking.selections_table(results))["thesis (Grad-CAM, L2)"]
+    assert row["selected by single draws (how often)"] == f"{NAMES[0]} (3), {NAMES[1]} (1)"
+    assert (row["selected by the mean"], row["its accuracy, %"]) == (NAMES[1], "94.95")
+    assert (row["best student"], row["best accuracy, %"]) == (NAMES[1], "94.95")
+
+
+def test_draws_agree_by_the_mean_tau_of_their_pairs() -> None:
+    by_student = {"a": [1.0, 1.0, 3.0], "b": [2.0, 2.0, 2.0], "c": [3.0, 3.0, 1.0]}
+    assert ranking.agreement(by_student) == pytest.approx((1 - 1 - 1) / 3)
+    assert ranking.agreement({name: values[:1] for name, values in by_student.items()}) is None
+
+
+# --- correlations -----------------------------------------------------------------------------------------
+
+
+def test_correlations_are_those_of_means_over_seeds(results) -> None:
+    output = ranking.correlations_table(results)
+    rows = rows_of(output)
+    assert list(rows) == [
+        *ranking.NAMES.values(), "NWOT", "parameters", "multiply-accumulates", "a random order",
+    ]  # fmt: skip
+    accuracies = [np.mean([accuracy_of(name, seed) for seed in range(2)]) for name in NAMES]
+    scores = [-np.mean([score_of(name, draw) for draw in range(DRAWS)]) for name in NAMES]
+    wanted = kendalltau(scores, accuracies)
+    assert rows["thesis (Grad-CAM, L2)"]["Kendall's tau"] == f"{wanted.statistic:+.3f}"
+    assert rows["thesis (Grad-CAM, L2)"]["p"] == f"{wanted.pvalue:.3f}"
+    sizes = kendalltau([cost(name).parameters for name in NAMES], accuracies).statistic
+    assert rows["parameters"]["Kendall's tau"] == rows["NWOT"]["Kendall's tau"] == f"{sizes:+.3f}"
+    order = random_order(0, NAMES)
+    chance = kendalltau([order[name] for name in NAMES], accuracies).statistic
+    assert rows["a random order"]["Kendall's tau"] == f"{chance:+.3f}"
+    assert rows["parameters"]["tau, leak-free images"] == rows["parameters"]["Kendall's tau"]
+    assert re.fullmatch(r"[+-][\d.]+ to [+-][\d.]+", rows["parameters"]["tau, 95 % (seeds)"])
+    assert f"|tau| must reach {critical_tau(16):.2f} for p below 0.05" in output.data
+
+
+def test_three_students_of_one_seed_are_shown_and_nothing_is_concluded() -> None:
+    output = ranking.correlations_table(results_of(measured, "smoke", 1))
+    rows = rows_of(output)
+    assert "tau, 95 % (seeds)" not in rows["parameters"], "one seed has no interval"
+    assert float(rows["thesis (Grad-CAM, L2)"]["Kendall's tau"]) in (-1, -0.333, 0.333, 1)
+    assert "No order of 3 students can have p below 0.05" in html.unescape(output.data)
+
+
+def test_a_predictor_without_an_order_says_why() -> None:
+    def flat(cell: dict, seed: int, trial: Any) -> Metrics:
+        found = measured(cell, seed, trial)
+        return found | {"nwot": dict.fromkeys(found["nwot"], float("-inf"))} if "nwot" in found else found
+
+    rows = rows_of(ranking.correlations_table(results_of(flat, seeds=1)))
+    assert "must be finite numbers" in rows["NWOT"]["why not"] and not rows["NWOT"]["Kendall's tau"]
+    assert not rows["parameters"]["why not"]
+
+
+def test_gaps_are_paired_and_the_nearest_neighbour_stands_beside(results) -> None:
+    rows = rows_of(ranking.gaps_table(results))
+    best = rows["w100-d17-gap"]
+    assert best["gap"] == "+2.00 ± 0.00 (2)" and best["printed gap"] == f"{92.99 - 90.92:+.2f}"
+    assert rows["w035-d17-gap"]["printed gap"] == f"{93.00 - 86.19:+.2f}"
+    assert rows["nearest neighbour"]["test"] == "97.71"
+    assert rows["nearest neighbour"]["test, leak-free images"] == "96.45"
+
+
+def test_the_headline_tells_the_taus(results) -> None:
+    shown, without = (compare(each.table, each) for each in (results, results_of(nothing, "paper")))
+    told = ranking.score_headline(SimpleNamespace(recorded={"tiny": shown, "paper": without})).data
+    accuracies = [np.mean([accuracy_of(name, seed) for seed in range(2)]) for name in NAMES]
+    tau = kendalltau([cost(name).parameters for name in NAMES], accuracies).statistic
+    assert f"parameters {tau:+.2f} (p = " in told and "16 distilled students" in told
+    assert ranking.score_headline(SimpleNamespace(recorded={})).data == ""
+
+
+# --- figure -----------------------------------------------------------------------------------------------
+
+
+def test_the_figure_is_drawn_for_both_themes_and_spoken(results) -> None:
+    from PIL import Image
+
+    output = ranking.scatter_figure(results)
+    found = re.findall(r'<img class="only-(\w+)" alt="([^"]+)" src="data:image/png;base64,([^"]+)">', output.data)
+    assert [theme for theme, _, _ in found] == ["light", "dark"]
+    assert all(np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))[..., 3].any() for _, _, data in found)
+    alt = html.unescape(found[0][1])
+    assert "w100-d17-dsc score 1.01, 2.40 million, 95.0 ± 0.6 (2) %" in alt
+    assert "w035-d17-dsc score 176.12, 84.52 %" in alt
+
+
+# --- search -----------------------------------------------------------------------------------------------
+
+
+def test_shares_are_those_of_the_searches_themselves() -> None:
+    evolved, by_chance, spent = ranking.share_found(random_order, 60, 60)
+    assert evolved >= 0.85 and 14.2 < spent < 15.2  # spec, section 2.8
+    assert by_chance == pytest.approx(spent / 16, abs=0.12)  # k of 16 distinct members contain the best with k / 16
+    assert ranking.share_found(random_order, 24, 60)[0] < evolved
+
+
+def test_searches_of_flat_and_sloping_scores(results) -> None:
+    known = ranking.searched(results)
+    assert known == {name: pytest.approx(np.mean([score_of(name, d) for d in range(DRAWS)])) for name in NAMES}
+    rows = cells_of(ranking.search_table(known, seeds=30))
+    assert rows[-1] == ["exhaustive", "16", "100%", "16", "100%"]
+    assert [row[0] for row in rows[1:3]] == ["evolution, 24 evaluations", "random search, as many members"]
+    share, _, spent = ranking.share_found(lambda seed: known, 60, 30)
+    row = dict(zip(rows[0], rows[3], strict=True))
+    assert (row["finds the lowest, these scores"], row["members scored, these scores"]) == (
+        f"{share:.0%}", f"{spent:.1f}",
+    )  # fmt: skip
+    assert "these scores" not in ranking.search_table({}, seeds=5).data
+
+
+def test_a_smoke_run_searches_one_draw_of_all_sixteen(monkeypatch) -> None:
+    monkeypatch.setattr(ranking, "one_draw", lambda dataset: {"dataset": dataset})
+    assert ranking.searched(results_of(measured, "smoke", 1)) == {"dataset": "phantom"}
+    assert ranking.searched(results_of(nothing, "tiny", 1)) == {}, "nothing is computed beyond smoke"
+
+
+# --- the printed triple -----------------------------------------------------------------------------------
+
+
+def test_the_number_of_parameters_alone_names_the_printed_winner() -> None:
+    found = ranking.printed_predictors()
+    assert found["score"] == (pytest.approx(1.0), True)
+    assert found["parameters"] == (pytest.approx(0.8165, abs=5e-5), True)
+    assert found["training accuracy"] == (pytest.approx(1 / 3), False)
+    output = ranking.printed_predictors_table()
+    assert rows_of(output)["parameters"]["tau-b with the printed test accuracy"] == "+0.8165"
+    assert "once in 6 times" in output.data
+
+
+# --- nothing recorded, nothing learned --------------------------------------------------------------------
+
+
+def nothing(cell: dict, seed: int, trial: Any) -> None:
+    return None
+
+
+def test_without_runs_sentences_take_the_place_of_tables() -> None:
+    empty = results_of(nothing)
+    for table in (ranking.scores_table, ranking.selections_table, ranking.correlations_table, ranking.gaps_table,
+                  ranking.scatter_figure):  # fmt: skip
+        assert table(empty).data.startswith("<p>No ") and "scale tiny yet" in table(empty).data
+
+
+def test_a_teacher_at_chance_level_is_refused(monkeypatch) -> None:
+    results = results_of(measured, "smoke", 1)
+
+    def collected(trials: list, scale: str) -> Results:
+        assert {trial.recipe for trial in trials} == {"baseline"} and len(trials) == 1
+        return Results(trials, scale, [Entry(t.config, 0, t, recorded(t, {"last": reached})) for t in trials])
+
+    monkeypatch.setattr("efflib.trials.collect", collected)
+    reached = 60.0
+    ranking.refuse_untrained(results)
+    reached = 26.0
+    with pytest.raises(ChanceLevel, match=r"26\.0 %"):
+        ranking.refuse_untrained(results)
