@@ -169,8 +169,8 @@ chapter_page.identity_table(networks)
 
 # %% [markdown]
 # So at the last map, replacing Grad-CAM by the thesis's LRP changes the *teacher's* map alone. The map is as coarse as before. Which layer
-# the thesis reads it does not say. Our distillations read s32 at `paper` scale, and s16 below 160 pixels, where the replacement changes
-# both networks.
+# the thesis reads it does not say. Our distillations read s32 at `paper` scale, and s16 at `tiny` and `small` (below 160 pixels), where the
+# replacement changes both networks. `smoke` reads s32, because it is cheaper.
 #
 # ### Where do the maps point?
 #
@@ -275,7 +275,7 @@ chapter_page.cost_table()
 # 1. *Weights of Grad-CAM*: gradients; "weights of the last fully connected layer" fit no head with three dense layers.
 # 2. *Positive part* in both kinds of map, so that they differ in the weighing alone.
 # 3. *Explained class*: the true one, in scores, losses and the measurements above.
-# 4. *Layer*: the last map at 224 pixels, s16 below 160 pixels, where the last map has few positions.
+# 4. *Layer*: the last map at 224 pixels, s16 below 160 pixels, where the last map has few positions (`smoke`: the last, to save time).
 # 5. *Similarities* of shape $B \times B$, Frobenius norm, not squared.
 # 6. *"LRP + L2"*: maps of unit length, compared image by image; the raw distance is run beside it.
 # 7. *Search space*: four widths, two depths, two heads. It contains the printed parameter counts.

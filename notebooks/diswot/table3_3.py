@@ -241,7 +241,7 @@ page.claims()
 #
 # 1. *The space.* "GAP, dropout, depthwise separable convolutions, depth and width" are all that is said of the sixteen variants. Ours: widths 1.0,
 #    0.75, 0.5 and 0.35, 17 or 11 blocks, two heads (`gap`: global average and three dense layers; `dsc`: a depthwise separable
-#    convolution, global average, one dense layer), dropout 0.3 in all. It contains 2,257,984, and 410,208 twice.
+#    convolution, global average, one dense layer), dropout 0.3 in all (`smoke`: none). It contains 2,257,984, and 410,208 twice.
 # 2. *The shape of the matrices.* Similarities of images, $B \times B$: the only reading that needs no equal channel counts. Frobenius norm, not squared.
 # 3. *The maps.* Weighted by gradients, positive part only, of the true class, at the last feature map.
 # 4. *Random weights.* All weights $N(0, 1)$, as the scripts of the official code; batch norms use the batch, no dropout, no augmentation. The
@@ -250,7 +250,8 @@ page.claims()
 # 6. *An image whose map is zero* in either network counts as no agreement in the score by cosine.
 # 7. *The loss of the students* has four equal weights; so has that of Table 3.4. Adam at $10^{-4}$, from scratch; flips, turns up to 15
 #    degrees and zooms up to 10 %.
-# 8. *Maps in the loss* are taken before the last stride below 160 px, where the last map has only 2 to 4 positions a side.
+# 8. *Maps in the loss* are taken before the last stride at `tiny` and `small` (below 160 px), where the last map has only 2 to 4
+#    positions a side.
 # 9. *Test accuracy* is that of the last epoch. `tiny` and `small` hold a tenth of the training images out; nothing on this page was chosen by them.
 
 # %% [markdown]

@@ -216,7 +216,8 @@ page.claims()
 # 1. *The student* is the one of the tables 3.5 and 3.6; the table does not name it.
 # 2. *Weights.* KD with one half each, DisWOT+ with four quarters, so that cross-entropy and KL keep their ratio. $T = 4$, means over the batch.
 # 3. *Maps* of the true class, weighted by gradients, positive part only; $B \times B$ similarities, Frobenius norm, not squared.
-# 4. *Layer.* The last feature map at `paper` scale; below 160 px the map before the last stride, as the last one has only 2 to 4 positions a side.
+# 4. *Layer.* The last feature map at `paper` scale; at `tiny` and `small` (below 160 px) the map before the last stride, as the
+#    last one has only 2 to 4 positions a side. `smoke` takes the last, which is cheaper.
 # 5. *Batch norms* behind the map use their running statistics where the map is made, and dropout is off: otherwise one image's map would depend on
 #    the others.
 # 6. *An all-zero map* after the positive part gives no gradient.

@@ -182,7 +182,7 @@ agreement.distances_table()
 #
 # Behind a global average the gradient is the same at every position, so that averaging it changes nothing: at the last feature map (`s32`)
 # the two maps of equation {eq}`diswot-table3-5-maps` coincide in every student, whatever its weights. In the teacher, which flattens the map,
-# they do not; nor do they one stride earlier (`s16`), where this page's losses read them. The [chapter](chapter.ipynb) has the proof.
+# they do not; nor do they one stride earlier (`s16`), where losses read them at `tiny` and `small`. The [chapter](chapter.ipynb) has the proof.
 
 # %% tags=["remove-input"]
 agreement.identity_table(found, batch) if batch else None
@@ -272,7 +272,8 @@ page.claims()
 # 2. *Cosine* replaces the distance of maps and that of features; the second as $1 - \langle R_t, R_s \rangle$.
 # 3. *Class.* The true class in the loss, each network's own prediction in the pictures.
 # 4. *Positive part* in both kinds of map, so that only the weighting differs.
-# 5. *Layer.* The last feature map at `paper` scale; below 160 px the one before the last stride.
+# 5. *Layer.* The last feature map at `paper` scale; at `tiny` and `small` (below 160 px) the one before the last stride. `smoke` takes the
+#    last, which is cheaper.
 # 6. *An image whose map is zero* in either network counts 0 in the losses image by image and gives no gradient.
 # 7. *Batch norms* behind the map use running statistics where the map is made, and dropout is off: no map depends on another image.
 # 8. *Weights* a quarter each, $T = 4$; KD one half each.
