@@ -211,6 +211,8 @@ def _initialise(model: nn.Module) -> None:
     Torchvision's N(0, 0.01) is made for one linear layer; three of them in a row would let the signal vanish.
     """
     for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.weight.is_meta:
+            continue  # shapes without values, to be counted: drawing them would take seconds
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out")
         elif isinstance(module, nn.Linear):

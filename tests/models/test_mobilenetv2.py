@@ -252,7 +252,8 @@ def test_initial_weights():
     pointwise = model.reduce[1][0].weight  # fan-out 128
     assert float(pointwise.detach().std()) == pytest.approx((2 / 128) ** 0.5, rel=0.02)
     assert float(model.backbone[-1][0].weight.detach().std()) == pytest.approx((2 / 1280) ** 0.5, rel=0.02)
-    assert float(dense.weight.detach().std()) == pytest.approx(0.01, rel=0.02) and not dense.bias.detach().any()
+    assert float(dense.weight.detach().std()) == pytest.approx((2 / (1280 + 256)) ** 0.5, rel=0.02)  # Glorot
+    assert not dense.bias.detach().any()
 
 
 def test_dropout_acts_in_training_only():

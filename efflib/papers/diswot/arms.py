@@ -36,7 +36,8 @@ class Size:
         lr: Adam's rate.
         batch_size: images in a batch; smaller in smoke, whose runs have few steps.
         draws: of untrained weights and a batch, over which scores are averaged.
-        dropout: of the dense layers; none in smoke, where four epochs with it end anywhere.
+        dropout: of the dense layers; none in smoke, where a few epochs with it end anywhere.
+        subset: training images taken, None for all.
     """
 
     dataset: str
@@ -53,6 +54,7 @@ class Size:
     batch_size: int = 32
     draws: int = 16
     dropout: float = DROPOUT
+    subset: int | None = None
 
 
 # Smoke: one narrow student with either head, and a shallower one.
@@ -60,7 +62,7 @@ _SMOKE = (Member(0.35, 11, "gap"), Member(0.35, 11, "dsc"), Member(0.35, 17, "ga
 SIZES = {
     "smoke": Size(
         "phantom", 64, 0, 2, 2, (2, 3), students=_SMOKE, teacher=NARROW_TEACHER, best=_SMOKE[0],
-        layers="s32", lr=2e-3, batch_size=16, draws=2, dropout=0.0,
+        layers="s32", lr=2e-3, batch_size=16, draws=2, dropout=0.0, subset=640,
     ),
     "tiny": Size("brain_mri_64", 64, 571, 6, 10, (15, 30)),
     "small": Size("brain_mri_128", 128, 571, 15, 10, (15, 30, 50)),
@@ -169,6 +171,7 @@ def _settings(scale: str, network: Member, seed: int, epochs: int) -> dict[str, 
         "model_options": _options(scale, network),
         "training": training(scale, epochs),
         "seed": seed,
+        "subset": size.subset,
         "holdout": size.holdout,
         "precision": "fp32",  # the thesis's; and a CPU's depthwise convolutions are slower in bf16
         "marks": tuple(sorted(mark for mark in marks if mark <= epochs)),
