@@ -26,7 +26,7 @@ def trained_model(trial: Trial, store: Store, build: Callable[[Any], nn.Module] 
     Raises:
         FileNotFoundError: the record or its weights are not here; run the trial first.
     """
-    for record in sorted(store.find(trial), key=lambda each: each.provenance.date, reverse=True):  # newest first
+    for record in store.find(trial):
         state = store.load_weights(record) if record.status == "ok" else None
         if state is not None:
             model = build(trial.settings)

@@ -181,10 +181,10 @@ page.repeat()
 # from decimal import Decimal
 #
 # from efflib.papers.pkgd import printed
-# from efflib.papers.pkgd.audit import best_shift, published
+# from efflib.papers.pkgd.audit import best_shift, load
 #
 # row = [Decimal(str(c.value)) for c in printed["table2"].numbers if c.keys["method"] == "kd"]
-# public = [p["quoted"] for p in published("table2") if p["cell"].endswith(", kd")]
+# public = [p["quoted"] for p in load().published("table2") if p["cell"].endswith(", kd")]
 # print("printed  ", [float(x) for x in row])
 # print("published", [float(x) for x in public])
 # print("shift", best_shift(row, public))
