@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
+from ctypes.util import find_library
 
 import pytest
+
+# Without a CUDA driver the Triton kernels run in Triton's interpreter. It reads the variable when a kernel is defined,
+# so it is set here, before any test or conftest imports efflib.
+if find_library("cuda") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflib.distill.common import Distiller, Shapes, need_pairs
-from efflib.kernels.kd_loss import widened, without_autocast
+from efflib.kernels.common import widened, without_autocast
 from efflib.models import Features
 
 EPS = 1e-7

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from efflib.distill.common import Distiller, Networks, Shapes, need_pairs, same_classes
 from efflib.explain import propagate
 from efflib.kernels import gradcam_map, gram_distance, relevance_map
-from efflib.kernels.kd_loss import check_logits, softened_kl, widened
+from efflib.kernels.common import widened
+from efflib.kernels.kd_loss import check_logits, softened_kl
 from efflib.models import Features, evaluating, onward
 from efflib.text import unknown
 

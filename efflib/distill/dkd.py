@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from efflib.distill.common import Distiller, Shapes, same_classes, warmup
-from efflib.kernels.kd_loss import check_logits, softened_kl, widened
+from efflib.kernels.common import widened
+from efflib.kernels.kd_loss import check_logits, softened_kl
 from efflib.models import Features
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from efflib.distill.common import Distiller, Shapes
 from efflib.kernels.attention_loss import same_size
-from efflib.kernels.kd_loss import widened
+from efflib.kernels.common import widened
 from efflib.models import Features
 
 

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflib.distill.common import Distiller, Shapes
-from efflib.kernels.kd_loss import check_logits, softened_kl, widened, without_autocast
+from efflib.kernels.common import widened, without_autocast
+from efflib.kernels.kd_loss import check_logits, softened_kl
 from efflib.models import Features
 
 

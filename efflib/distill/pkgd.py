@@ -15,7 +15,8 @@ from efflib.distill.common import Align, Distiller, Shapes, levels, resized, sam
 from efflib.distill.reviewkd import Size, review_chain
 from efflib.distill.rpkd import ReviewPreview
 from efflib.kernels import guided_attention, hcl_loss
-from efflib.kernels.kd_loss import check_logits, softened_kl, widened
+from efflib.kernels.common import widened
+from efflib.kernels.kd_loss import check_logits, softened_kl
 from efflib.models import Features
 
 MODULES = ("full", "ddag", "mlff", "align", "none")

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from efflib.distill.common import Distiller, Shapes, levels, same_number_of_levels, warmup
 from efflib.distill.reviewkd import Chain, middle_of, review_chain
 from efflib.kernels import hcl_loss
-from efflib.kernels.kd_loss import check_logits, softened_kl, widened
+from efflib.kernels.common import widened
+from efflib.kernels.kd_loss import check_logits, softened_kl
 from efflib.models import Features
 
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from efflib.distill.common import Distiller, Networks, Shapes, need_pairs, same_classes, same_number_of_levels
 from efflib.distill.crd import CRD
 from efflib.kernels import attention_loss
-from efflib.kernels.kd_loss import check_logits, softened_kl, widened
+from efflib.kernels.common import widened
+from efflib.kernels.kd_loss import check_logits, softened_kl
 from efflib.models import Features, evaluating, features, onward
 from efflib.training import derived_seed
 

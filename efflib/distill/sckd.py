@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflib.distill.common import Distiller, PrepareContext, Shapes, frozen_eval
-from efflib.kernels.kd_loss import widened, without_autocast
+from efflib.kernels.common import widened, without_autocast
 from efflib.models import Features, features
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from efflib.kernels.kd_loss import widened
+from efflib.kernels.common import widened
 
 
 def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from efflib.kernels.kd_loss import widened, without_autocast
+from efflib.kernels.common import widened, without_autocast
 
 METRICS = ("l2", "cosine")
 EPS = 1e-12

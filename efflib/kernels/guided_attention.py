@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from efflib.kernels.kd_loss import widened, without_autocast
+from efflib.kernels.common import widened, without_autocast
 
 SCORES = ("sqrt", "none", "l2")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from efflib.kernels.kd_loss import widened
+from efflib.kernels.common import widened
 
 
 def relevance_map(activations: Tensor, gradients: Tensor, relu: bool = True) -> Tensor:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from efflib.kernels.kd_loss import widened
+from efflib.kernels.common import widened
 
 
 class SoftmaxStats(NamedTuple):
