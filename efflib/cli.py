@@ -1,7 +1,8 @@
-"""The command line: `efflib list | plan | run | status | audit | ledger | data | export | merge | pages`."""
+"""The command line: `efflib list | plan | run | campaign | status | audit | ledger | data | export | merge | pages`."""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -116,6 +117,61 @@ def run(
 
 
 @app.command()
+def campaign(
+    budget: Annotated[str, typer.Option(help="Time to spend, e.g. 90s, 9min or 1.5h.")],
+    scale: ScaleOption = "small",
+    paper: Annotated[list[str] | None, typer.Option(help="Only this paper's claims. Repeatable.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Trials at once on the device.")] = 1,
+    archive: Annotated[Path | None, typer.Option(help="Pack the new records into this archive.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False,
+) -> None:
+    """Spend a fixed time on the trials that decide the most open claims per second.
+
+    Times come from trials recorded on this device; without any, the trials with the fewest FLOPs per claim go first.
+    The same command continues where it stopped. Example, on a borrowed GPU:
+    efflib campaign --budget 9min --workers 5 --archive records.tar.gz; at home: efflib merge records.tar.gz
+    """
+    from datetime import UTC, datetime
+
+    from efflib import papers
+    from efflib.report.undecided import undecided
+    from efflib.training import pick_device, pick_precision
+    from efflib.trials import Store
+    from efflib.trials import export as pack
+    from efflib.trials.campaign import choose, clock_of, run_packed, with_data
+    from efflib.trials.provenance import device_name
+    from efflib.trials.runner import Machine
+
+    seconds, store = _time(budget), Store.for_scale(scale)
+    machine = Machine(pick_device(device), pick_precision(precision, pick_device(device)))
+    name = device_name(machine.device)
+    slugs = paper or list(papers.PAPERS)
+    tables = {f"{slug}.{key}": table for slug in slugs for key, table in papers.paper(slug).tables.items()}
+    needs, absent = with_data(undecided(tables, scale, store))
+    for line in absent:
+        typer.echo(f"left out: {line}")
+    chosen = choose(needs, clock_of(store, name), seconds * workers)
+    typer.echo(
+        f"{len(needs)} open claims at scale {scale} have their data here; {len(chosen.trials)} trials fit into "
+        f"{_duration(seconds)} on {name}, {workers} at once ({chosen.unknown} of unknown time); they would complete "
+        f"the seeds of {len(chosen.answered)}: {', '.join(chosen.answered) or 'none'}"
+    )
+    for trial in chosen.trials if dry_run else []:
+        typer.echo(f"  {trial.label}")
+    if dry_run or not chosen.trials:
+        return
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    run_packed(chosen.trials, store, machine, name, workers, seconds)
+    new = [record for record in store.records() if record.provenance.date >= started]
+    failed = sum(record.status == "failed" for record in new)
+    typer.echo(f"{len(new)} new records, {failed} of them failures; {len(undecided(tables, scale, store))} claims open")
+    if archive is not None and new:
+        typer.echo(f"{pack(store, archive, since=started)} records written to {archive}")
+
+
+@app.command()
 def status(
     canary: Annotated[bool, typer.Option("--canary", help="Note today's canaries in results/equivalent.json.")] = False,
 ) -> None:
@@ -193,12 +249,13 @@ def export(
     archive: Annotated[Path, typer.Argument(help="Archive to write, e.g. records.tar.gz.")],
     recipe: Annotated[list[str] | None, typer.Option(help="Only this recipe. Repeatable.")] = None,
     weights: Annotated[bool, typer.Option(help="Also pack the weights.")] = False,
+    since: Annotated[str, typer.Option(help="Only runs recorded at this time (ISO 8601, UTC) or later.")] = "",
 ) -> None:
     """Pack the recorded trials into one archive, to bring them to another machine."""
     from efflib.trials import Store
     from efflib.trials import export as pack
 
-    count = pack(Store.for_scale("tiny"), archive, recipe or (), weights)
+    count = pack(Store.for_scale("tiny"), archive, recipe or (), weights, since)
     typer.echo(f"{count} records written to {archive}")
 
 
@@ -242,6 +299,14 @@ def _seeds(text: str) -> int | list[int]:
     except ValueError:
         raise ValueError(f"--seeds takes a number or a list such as 0,3,4; got {text!r}") from None
     return numbers if "," in text else numbers[0]
+
+
+def _time(text: str) -> float:
+    """ "90s", "9min" or "1.5h" in seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h)", text.strip())
+    if not found or not float(found[1]):
+        raise ValueError(f"a time is a number above 0 with s, min or h, e.g. 9min; got {text!r}")
+    return float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2]]
 
 
 def _choices(only: list[str] | None) -> dict[str, list]:

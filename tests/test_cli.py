@@ -76,6 +76,7 @@ HELP = {
         "models=",
     ],
     ("run",): ["continues", "--device", "--precision", "--threads", "--recompute", "--retry", "EFFLIB_DATA", "Example"],
+    ("campaign",): ["--budget", "9min", "--workers", "--archive", "--dry-run", "open claims", "efflib merge"],
     ("status",): ["stale", "--canary", "equivalent.json"],
     ("audit",): ["PAPER", "arithmetic"],
     ("ledger",): ["printed cell", "verdict"],
@@ -113,6 +114,10 @@ MISTAKES = [
     (("run", "bimask.table2", "--device", "gpu"), "unknown device 'gpu'"),
     (("run", "bimask.table2", "--precision", "fp8"), "precision must be"),
     (("run", "bimask.table2", "--scale", "tiny", "--only", "models=resnet14"), "cifar10"),
+    (("campaign", "--budget", "soon"), "a time is a number above 0 with s, min or h, e.g. 9min; got 'soon'"),
+    (("campaign", "--budget", "0min"), "a time is a number above 0"),
+    (("campaign", "--budget", "1min", "--scale", "smoke"), "scale 'smoke' decides no claim"),
+    (("campaign", "--budget", "1min", "--paper", "nobody"), "unknown paper 'nobody'"),
     (("audit", "nobody"), "unknown paper 'nobody'"),
     (("data", "cifar"), "cifar10"),
     (("data", "cifar10"), "cifar10"),
@@ -248,7 +253,14 @@ def test_a_run_records_and_does_not_repeat(efflib, places, monkeypatch):
     assert out == "bimask.table2 at scale smoke: 2 of 2 trials have a usable record\n"
 
 
+def test_a_dry_campaign_shows_what_it_would_run_and_what_data_are_missing(efflib, places):
+    code, out, _ = efflib("campaign", "--budget", "1h", "--scale", "tiny", "--paper", "diswot", "--dry-run")
+    assert code == 0 and "left out: " in out and "brain_mri" in out
+    assert " trials fit into 1.0 h on " in out and not (places / "results").exists()
+
+
 def test_numbers_and_lists_are_read():
+    assert [cli._time(text) for text in ("90s", "9min", "1.5 h")] == [90, 540, 5400]
     assert cli._seeds("3") == 3 and cli._seeds("0,3,4") == [0, 3, 4] and cli._seeds("2,") == [2]
     assert cli._choices(["ratios=0.1,0.3", "layers=-1", "models=vgg8"]) == {
         "ratios": [0.1, 0.3], "layers": [-1], "models": ["vgg8"],

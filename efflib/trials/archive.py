@@ -36,7 +36,7 @@ class Merged:
     weights: int
 
 
-def export(store: Store, path: str | Path, recipes: Iterable[str] = (), weights: bool = False) -> int:
+def export(store: Store, path: str | Path, recipes: Iterable[str] = (), weights: bool = False, since: str = "") -> int:
     """Pack records (all recipes, or those named) into a gzip-compressed tar; returns their number.
 
     Args:
@@ -44,6 +44,7 @@ def export(store: Store, path: str | Path, recipes: Iterable[str] = (), weights:
         path: archive to write, e.g. "records.tar.gz"; replaced atomically.
         recipes: names to pack; empty packs all.
         weights: also pack the weights that are in the cache.
+        since: only runs that were recorded at this time or later, as ISO 8601 in UTC; empty packs all.
 
     Raises:
         ValueError: nothing to pack.
@@ -52,8 +53,10 @@ def export(store: Store, path: str | Path, recipes: Iterable[str] = (), weights:
     store.records()  # sets broken files aside: with one of them the whole archive would be refused
     files = {f"records/{p.parent.name}/{p.name}": p for p in sorted(store.root.glob("*/*.json"))}
     files = {name: p for name, p in files.items() if not chosen or p.parent.name in chosen}
+    files = {name: p for name, p in files.items() if not since or _date(p) >= since}
     if not files:
-        raise ValueError(f"no records to export in {store.root}" + (f" for {sorted(chosen)}" if chosen else ""))
+        asked = (f" for {sorted(chosen)}" if chosen else "") + (f" since {since}" if since else "")
+        raise ValueError(f"no records to export in {store.root}{asked}")
     count = len(files)
     if weights:
         keys = sorted({p.name[:16] for p in files.values()})
@@ -62,6 +65,10 @@ def export(store: Store, path: str | Path, recipes: Iterable[str] = (), weights:
         }
     write_atomically(Path(path), _packed({name: p.read_bytes() for name, p in files.items()}))
     return count
+
+
+def _date(path: Path) -> str:
+    return Record.model_validate_json(path.read_bytes()).provenance.date
 
 
 def _packed(contents: dict[str, bytes]) -> bytes:

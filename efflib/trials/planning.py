@@ -48,7 +48,7 @@ def plan(table: Any, scale: str, seeds: int | Iterable[int], others: Iterable[An
     devices = sorted({device for device, _, _ in rates})
     seconds, unknown = {}, {}
     for device in devices:
-        times = [_seconds(trial, device, rates) for trial in missing]
+        times = [seconds_of(trial, device, rates) for trial in missing]
         seconds[device] = sum(time for time in times if time is not None)
         unknown[device] = sum(time is None for time in times)
     flops = sum(get_recipe(t.recipe).flops(t.settings) for t in missing)
@@ -66,6 +66,7 @@ def speeds(records: Iterable[Record]) -> dict[tuple[str, str, str], float]:
     return {name: median(values) for name, values in found.items()}
 
 
-def _seconds(trial: Trial, device: str, rates: dict[tuple[str, str, str], float]) -> float | None:
+def seconds_of(trial: Trial, device: str, rates: dict[tuple[str, str, str], float]) -> float | None:
+    """Time of a trial on a device by `speeds`; None where nothing like it was recorded there."""
     rate = rates.get((device, trial.recipe, str(trial.config.get("model"))))
     return None if rate is None else rate * get_recipe(trial.recipe).flops(trial.settings)

@@ -94,6 +94,7 @@ def run_trials(
     retry: bool = False,
     progress: bool | None = None,
     report: Callable[[str], None] | None = None,
+    may_start: Callable[[Trial], bool] = lambda trial: True,
 ) -> None:
     """Run each missing trial once, parents first; a trial that another process holds is left to it.
 
@@ -103,6 +104,7 @@ def run_trials(
         renew: also run what another source recorded, and replace those records (smoke runs: no evidence is lost).
         retry: also run what failed before.
         report: called with one line per finished trial.
+        may_start: asked before each trial; one that may not is left out, and so are those that need it.
     """
     waiting = _missing(trials, store, machine, recompute, renew, retry)
     _note_source(waiting)
@@ -110,7 +112,11 @@ def run_trials(
     with tqdm(total=len(waiting), desc="trials", unit="trial", disable=disable) as bar:
         while waiting:
             later: dict[Trial, list[Record]] = {}
+            left_out: set[Trial] = set()
             for trial, ignored in waiting.items():
+                if any(parent in left_out for parent in trial.parents.values()) or not may_start(trial):
+                    left_out.add(trial)
+                    continue
                 blocked = any(parent in later for parent in trial.parents.values())
                 record = None if blocked else _attempt(trial, ignored, store, machine, renew, progress)
                 if record is None:
@@ -119,7 +125,7 @@ def run_trials(
                 bar.update()
                 if report:
                     report(f"{record.status} {trial.label}: {summary(record)}")
-            if len(later) == len(waiting):
+            if later and len(later) + len(left_out) == len(waiting):
                 time.sleep(POLL_SECONDS)  # everything left is in the hands of another process
             waiting = later
 
