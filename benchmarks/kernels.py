@@ -1,8 +1,9 @@
-"""Time and bytes per second of every operation of efflib.kernels, against the copy bandwidth measured beside it.
+"""Time of every operation of efflib.kernels, forward and backward, against the floor measured beside it.
 
 Bytes are the least that can be moved: each input read once, the output written once; a backward pass reads the inputs
-and the upstream gradient and writes one gradient per input that has one. Temporary tensors do not count, so an
-operation in one pass over memory comes near the copy, and one made of many small steps stays far below it.
+and the upstream gradient and writes one gradient per input that has one. Temporary tensors do not count. FLOPs count
+matrix products alone. The floor (roofline) of an operation is the longer of its bytes at the speed of a large copy and
+its FLOPs at the speed of a large float32 matrix product, both measured in the same rounds.
 
 Aims, not results (issue 7): on an H200, at the large size, 80 % of the copy bandwidth or more, and not slower than
 `torch.compile` of the definition (`--compile`). What was measured is in `results/kernels.csv`, and nowhere else.
@@ -11,36 +12,46 @@ Aims, not results (issue 7): on an H200, at the large size, 80 % of the copy ban
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks import measure
+from benchmarks.measure import COPY, MATMUL, copying, multiplying, references
 from benchmarks.trainer import MEAN, STD
-from efflib.kernels.augment import augment
-from efflib.kernels.gradcam_map import gradcam_map, gradcam_map_ref
-from efflib.kernels.mask_least_salient import mask_least_salient, mask_least_salient_ref
 
-COPY = "copy"
+LIGER = "Liger-Kernel"
 # Images per call: one training batch, and so many that the working set leaves every cache.
-SIZES = {"quick": (8,), "cpu": (64, 4096), "cuda": (64, 65536)}
+SIZES = {"quick": (8,), "cpu": (64, 2048), "cuda": (64, 65536)}
+# Products over the whole batch (B x B) stay at batch sizes that a distillation run could have.
+BATCHES = {"quick": (8,), "cpu": (64, 256), "cuda": (64, 1024)}
 
 
-class Case(NamedTuple):
-    """One operation: what the library calls, its plain definition, its arguments for N images, and if it has gradients.
+@dataclass(frozen=True)
+class Case:
+    """How one operation of the library is timed.
 
-    An operation without a path of its own names the definition twice and is timed once.
+    Args:
+        arguments: (images, device) -> positional arguments; floating point tensors get gradients in a backward pass.
+        backward: whether it has one.
+        definition: name of the plain definition in the operation's module; None where the operation is its definition.
+        flops: of the matrix products in one forward pass, by the number of images.
+        sizes: images per call.
     """
 
-    operation: Callable[..., Tensor]
-    definition: Callable[..., Tensor]
     arguments: Callable[[int, torch.device], tuple]
-    backward: bool = False
+    backward: bool = True
+    definition: str | None = "{}_ref"
+    flops: Callable[[int], int] = lambda count: 0
+    sizes: dict[str, tuple[int, ...]] = field(default_factory=lambda: SIZES)
 
 
-def _bytes(device: torch.device, *shape: int) -> Tensor:
+def _pixels(device: torch.device, *shape: int) -> Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
 
 
@@ -48,115 +59,192 @@ def _floats(device: torch.device, *shape: int) -> Tensor:
     return torch.rand(shape, device=device)
 
 
+def _maps(device: torch.device, *shape: int) -> Tensor:
+    """Feature maps as training has them: channels last."""
+    return _floats(device, *shape).contiguous(memory_format=torch.channels_last)
+
+
+def _logits(device: torch.device, count: int) -> Tensor:
+    return 3 * torch.randn(count, 100, device=device)
+
+
+def _levels(device: torch.device, count: int) -> list[Tensor]:
+    """The maps that ReviewKD compares for ResNet20 on CIFAR."""
+    return [_maps(device, count, channels, side, side) for channels, side in ((16, 32), (32, 16), (64, 8), (64, 1))]
+
+
 CASES: dict[str, Case] = {
-    "augment": Case(augment, augment, lambda N, on: (_bytes(on, N, 32, 32, 3), MEAN, STD)),
-    "mask_least_salient": Case(
-        mask_least_salient,
-        mask_least_salient_ref,
-        lambda N, on: (_floats(on, N, 3, 32, 32), _floats(on, N, 32, 32), 0.05, 0),
+    "augment": Case(lambda N, on: (_pixels(on, N, 32, 32, 3), MEAN, STD), backward=False, definition=None),
+    "softmax_stats": Case(lambda N, on: (_logits(on, N),)),
+    "kd_loss": Case(
+        lambda N, on: (_logits(on, N), _logits(on, N), torch.randint(0, 100, (N,), device=on), 4.0, 0.1),
     ),
-    "gradcam_map": Case(
-        gradcam_map,
-        gradcam_map_ref,
-        lambda N, on: (_floats(on, N, 64, 8, 8), _floats(on, N, 64, 8, 8)),
-        backward=True,
+    "mask_least_salient": Case(
+        lambda N, on: (_floats(on, N, 3, 32, 32), _floats(on, N, 32, 32), 0.05, 0), backward=False
+    ),
+    "fake_quantize": Case(  # N is the number of output channels of a 3 x 3 convolution with 64 inputs
+        lambda N, on: (
+            torch.randn(N, 64, 3, 3, device=on),
+            torch.full((N, 1, 1, 1), 4.0, device=on),
+            torch.full((N, 1, 1, 1), -2.0, device=on),
+        ),
+    ),
+    "gradcam_map": Case(lambda N, on: (_maps(on, N, 64, 8, 8), _maps(on, N, 64, 8, 8))),
+    "relevance_map": Case(lambda N, on: (_maps(on, N, 64, 8, 8), _maps(on, N, 64, 8, 8))),
+    "attention_loss": Case(lambda N, on: (_maps(on, N, 32, 16, 16), _maps(on, N, 32, 16, 16))),
+    "hcl_loss": Case(lambda N, on: (_levels(on, N), _levels(on, N))),
+    "guided_attention": Case(
+        lambda N, on: (_floats(on, N, 64, 64), _floats(on, N, 64, 64)),
+        flops=lambda N: 4 * 2 * N * 64**3,
+        sizes={"quick": (4,), "cpu": (64, 512), "cuda": (64, 16384)},
+    ),
+    "gram_distance": Case(
+        lambda N, on: (_maps(on, N, 64, 8, 8), _maps(on, N, 128, 8, 8), "l2"),
+        flops=lambda N: 2 * N * N * (64 + 128) * 64,
+        sizes=BATCHES,
     ),
 }
 
 
-def traffic(arguments: Sequence, output: Tensor, backward: bool) -> int:
+def operation(name: str) -> Callable[..., Any]:
+    """What the library calls."""
+    return getattr(importlib.import_module(f"efflib.kernels.{name}"), name)
+
+
+def definition(name: str) -> Callable[..., Any] | None:
+    """Its plain definition; None where it has none beside itself."""
+    written = CASES[name].definition
+    return None if written is None else getattr(importlib.import_module(f"efflib.kernels.{name}"), written.format(name))
+
+
+def tensors(values: Any) -> Iterator[Tensor]:
+    """All tensors in nested lists and tuples."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            yield from tensors(value)
+
+
+def traffic(arguments: Sequence, output: Any, backward: bool) -> int:
     """Bytes that must move: the inputs and the output once, forward.
 
     With the backward pass the inputs are read again, the upstream gradient (as large as the output) is read, and a
     gradient is written for each input that requires one.
     """
-    tensors = [value for value in arguments if isinstance(value, Tensor)]
-    read = sum(value.nbytes for value in tensors)
+    read = sum(value.nbytes for value in tensors(arguments))
+    written = sum(value.nbytes for value in tensors(output))
     if not backward:
-        return read + output.nbytes
-    return 2 * read + 2 * output.nbytes + sum(value.nbytes for value in tensors if value.requires_grad)
+        return read + written
+    return 2 * read + 2 * written + sum(value.nbytes for value in tensors(arguments) if value.requires_grad)
 
 
-def forward_only(function: Callable[..., Tensor], arguments: tuple) -> Callable[[], object]:
+def forward_only(function: Callable[..., Any], arguments: tuple) -> Callable[[], object]:
     """The operation without a graph."""
 
-    def work() -> Tensor:
+    def work() -> object:
         with torch.no_grad():
             return function(*arguments)
 
     return work
 
 
-def forward_backward(function: Callable[..., Tensor], arguments: tuple) -> Callable[[], object]:
+def forward_backward(function: Callable[..., Any], arguments: tuple) -> Callable[[], object]:
     """Both passes, with an upstream gradient that is not constant."""
-    leaves = [value for value in arguments if isinstance(value, Tensor) and value.requires_grad]
-    upstream = torch.rand_like(function(*arguments))
+    leaves = [value for value in tensors(arguments) if value.requires_grad]
+
+    def smooth() -> list[Tensor]:
+        return [value for value in tensors(function(*arguments)) if value.requires_grad]
+
+    upstream = [torch.rand_like(value) for value in smooth()]
 
     def work() -> object:
-        return torch.autograd.grad(function(*arguments), leaves, upstream)
+        return torch.autograd.grad(smooth(), leaves, upstream, allow_unused=True)  # the teacher may be a constant
 
     return work
 
 
-def contestants(case: Case, arguments: tuple, backward: bool, compiled: bool) -> dict[str, Callable[[], object]]:
-    """The library's operation, its definition (left out if it is the operation), and torch.compile of the latter."""
+def contestants(name: str, arguments: tuple, backward: bool, compiled: bool) -> dict[str, Callable[[], object]]:
+    """The library's operation, its definition, torch.compile of that, and another library's kernel where there is one.
+
+    Without CUDA the operation is its definition, and is timed once.
+    """
     passes = forward_backward if backward else forward_only
-    ways = {"efflib": passes(case.operation, arguments)}
-    if case.definition is not case.operation:
-        ways["definition"] = passes(case.definition, arguments)
+    plain = definition(name)
+    ways = {"efflib": passes(operation(name), arguments)}
+    cuda = all(value.is_cuda for value in tensors(arguments))
+    if plain is not None and cuda:
+        ways["definition"] = passes(plain, arguments)
     if compiled:
-        ways["torch.compile"] = passes(torch.compile(case.definition, dynamic=False), arguments)
+        ways["torch.compile"] = passes(torch.compile(plain or operation(name), dynamic=False), arguments)
+    if name == "kd_loss" and cuda and importlib.util.find_spec("liger_kernel"):
+        ways[LIGER] = passes(_liger, arguments)
     return ways
 
 
-def copying(count: int, device: torch.device) -> Callable[[], object]:
-    """A copy of `count` bytes."""
-    source = _bytes(device, count)
-    target = torch.empty_like(source)
-    return lambda: target.copy_(source)
+def _liger(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float, alpha: float) -> Tensor:
+    """The same loss with Liger-Kernel's fused divergence; its cross-entropy is PyTorch's."""
+    from liger_kernel.transformers import LigerKLDIVLoss
+
+    log_p = (student / temperature).log_softmax(1)
+    divergence = LigerKLDIVLoss(reduction="batchmean")(log_p, (teacher / temperature).softmax(1))
+    return alpha * torch.nn.functional.cross_entropy(student, targets) + (1 - alpha) * temperature**2 * divergence
 
 
 def rows_of_case(
     name: str, count: int, backward: bool, place: measure.Row, options: argparse.Namespace
 ) -> list[measure.Row]:
-    """Microseconds and gigabytes (10^9 bytes) per second of all ways to do one operation on `count` images."""
-    case, device = CASES[name], options.device
+    """Microseconds, gigabytes (10^9 bytes) per second and percent of the floor of all ways to do one operation."""
+    device, case = options.device, CASES[name]
     arguments = case.arguments(count, device)
     if backward:
         arguments = tuple(_differentiable(value) for value in arguments)
-    moved = traffic(arguments, case.definition(*arguments), backward)
-    ways = contestants(case, arguments, backward, options.compile)
-    copied = 1_000_000 if options.quick else 2_000_000_000 if device.type == "cuda" else 256_000_000
+    moved = traffic(arguments, operation(name)(*arguments), backward)
+    flops = case.flops(count) * (3 if backward else 1)
+    ways = contestants(name, arguments, backward, options.compile)
+    copied, side = references(options)
     ways[COPY] = copying(copied, device)
+    if flops:
+        ways[MATMUL] = multiplying(side, device)
     calls = {way: 1 if options.quick else measure.enough_calls(work, device) for way, work in ways.items()}
     samples = measure.measure(ways, options.repeats, device=device, calls=calls)
-    setting = f"{name} {'forward+backward' if backward else 'forward'} images={count} bytes={moved}"
-    rows = []
+    setting = f"{name} {'forward+backward' if backward else 'forward'} images={count} bytes={moved} flops={flops}"
+    floors = _floors(samples, moved / (2 * copied), flops / (2 * side**3))
+    rows = [measure.row(place, "floor", setting, "us", [1e6 * seconds for seconds in floors])]
     for way, values in samples.items():
-        size = 2 * copied if way == COPY else moved
         rows.append(measure.row(place, way, setting, "us", [seconds * 1e6 for seconds in values]))
+        if way == MATMUL:
+            rows.append(measure.row(place, way, setting, "GFLOP/s", [2e-9 * side**3 / seconds for seconds in values]))
+            continue
+        size = 2 * copied if way == COPY else moved
         rows.append(measure.row(place, way, setting, "GB/s", [size / seconds / 1e9 for seconds in values]))
-    return rows + _shares(place, setting, samples, moved, 2 * copied)
+        if way != COPY:
+            shares = [100 * floor / seconds for floor, seconds in zip(floors, values, strict=True)]
+            rows.append(measure.row(place, way, setting, "% of floor", shares))
+    return rows
 
 
-def _differentiable(value: object) -> object:
+def _floors(samples: dict[str, list[float]], copies: float, products: float) -> list[float]:
+    """Seconds of the floor, round by round: so many reference copies, or so many reference products."""
+    by_bytes = [copies * seconds for seconds in samples[COPY]]
+    by_flops = [products * seconds for seconds in samples.get(MATMUL, [0.0] * len(by_bytes))]
+    return [max(pair) for pair in zip(by_bytes, by_flops, strict=True)]
+
+
+def _differentiable(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_differentiable(each) for each in value]
     return value.requires_grad_() if isinstance(value, Tensor) and value.is_floating_point() else value
-
-
-def _shares(place: measure.Row, setting: str, samples: dict, moved: int, copied: int) -> list[measure.Row]:
-    """Bytes per second in percent of the copy's in the same round."""
-    faster = measure.per_round(samples, COPY)
-    shares = {way: [100 * moved / copied * ratio for ratio in values] for way, values in faster.items()}
-    return [measure.row(place, way, setting, "% of copy", values) for way, values in shares.items()]
 
 
 def rows_of(options: argparse.Namespace) -> list[measure.Row]:
     """All chosen operations, at all sizes, forward and (where there is one) with the backward pass."""
-    place = measure.environment(options.device, ("triton",))
+    place = measure.environment(options.device, ("triton", "liger-kernel"))
     torch.manual_seed(0)
     rows = []
     for name in options.only or CASES:
-        for count in SIZES["quick" if options.quick else options.device.type]:
+        sizes = CASES[name].sizes
+        for count in sizes["quick" if options.quick else options.device.type]:
             for backward in (False, True) if CASES[name].backward else (False,):
                 rows += rows_of_case(name, count, backward, place, options)
     return rows
@@ -164,7 +252,7 @@ def rows_of(options: argparse.Namespace) -> list[measure.Row]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of `python -m benchmarks.kernels`."""
-    parser = measure.parser("kernels", __doc__ or "", repeats=21)
+    parser = measure.parser("kernels", __doc__ or "", repeats=11)
     parser.add_argument("--compile", action="store_true", help="also torch.compile of each definition; slow on a CPU")
     parser.add_argument("--only", nargs="+", choices=sorted(CASES), metavar="NAME", help=f"of {', '.join(CASES)}")
     options = measure.parse(parser, argv, repeats=3)

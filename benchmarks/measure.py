@@ -46,6 +46,7 @@ COLUMNS = (
     "high",
     "repeats",
 )
+COPY, MATMUL = "copy", "matmul"
 Row = dict[str, Any]
 Work = Callable[[], object]
 Clock = Callable[[], float]
@@ -133,6 +134,26 @@ def per_round(samples: Mapping[str, list[float]], reference: str) -> dict[str, l
         for name, values in samples.items()
         if name != reference
     }
+
+
+def references(options: argparse.Namespace) -> tuple[int, int]:
+    """Bytes of the reference copy and side of the reference product: large enough to show the device's ceilings."""
+    if options.quick:
+        return 1_000_000, 64
+    return (2_000_000_000, 8192) if options.device.type == "cuda" else (256_000_000, 1024)
+
+
+def copying(count: int, device: torch.device) -> Work:
+    """A copy of `count` bytes."""
+    source = torch.randint(0, 256, (count,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+def multiplying(side: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Work:
+    """A product of two square matrices of random numbers."""
+    a, b = torch.rand(2, side, side, device=device).to(dtype)
+    return lambda: a @ b
 
 
 def environment(device: torch.device, libraries: Sequence[str] = ()) -> Row:

@@ -5,6 +5,12 @@ fp32, `loss.item()` in every step. It gets what costs it least: persistent worke
 autotuner on CUDA. Ours is `efflib.training` itself: uint8 images on the device, augmentation there, losses read once
 per epoch. The ablations change precision and memory layout one at a time. All train the same network from the same
 weights, with the same optimiser and batch size, on as many synthetic images shaped like CIFAR; nothing is downloaded.
+With `--teacher` they distil it (Hinton's loss, T = 4, 0.1 cross-entropy): both loops run the teacher on every batch.
+
+The floor of an epoch is the longer of two times: its FLOPs at the speed of a large matrix product in the same
+precision, and the bytes of its layers at the speed of a large copy. Every convolution, linear layer and batch norm is
+counted as if it stood alone: its input read and its output written in the forward pass, and in the backward pass the
+upstream gradient and the input read and the input's gradient written.
 
 Aims, not results (issue 7): on a CPU with bf16 arithmetic at least 1.3 times the plain loop for VGG8 and 2.5 times
 for distilling ResNet56 into ResNet20; on an H200 at least 4 times for the latter. What was measured is in
@@ -17,6 +23,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,13 +33,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks import measure
+from benchmarks.measure import COPY, MATMUL, copying, multiplying, references
+from efflib import distill
 from efflib.data import NORMALISATION, ImageSet
-from efflib.models import create_model, list_models
-from efflib.training import Batch, History, TrainingRecipe, _Run, pick_precision, seeded
+from efflib.models import count_macs, create_model, evaluating, list_models
+from efflib.training import Batch, History, Loss, TrainingRecipe, _Run, cross_entropy, pick_precision, seeded
 
-PLAIN = "plain loop"
-CLASSES = 10
+PLAIN, FLOOR = "plain loop", "floor"
+CLASSES, TEMPERATURE, CE_WEIGHT = 10, 4.0, 0.1
 MEAN, STD = NORMALISATION["cifar10"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -80,10 +90,17 @@ class PerImage:
 
 
 def plain_loop(
-    model: nn.Module, data: ImageSet, batch_size: int, workers: int, device: torch.device
+    model: nn.Module,
+    data: ImageSet,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    teacher: nn.Module | None = None,
 ) -> Callable[[], float]:
     """One epoch of the plain loop as a function; it returns the mean loss of the epoch."""
     model, recipe = model.to(device), recipe_of(batch_size)
+    if teacher is not None:
+        teacher = teacher.to(device).eval()
     loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(
         PerImage(data),  # type: ignore[arg-type]
         batch_size,
@@ -102,7 +119,7 @@ def plain_loop(
         with _autotuned():
             for images, labels in loader:
                 images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-                loss = F.cross_entropy(model(images), labels)
+                loss = plain_loss(model(images), labels, images, teacher)
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
@@ -110,6 +127,18 @@ def plain_loop(
         return total / len(loader)
 
     return epoch
+
+
+def plain_loss(logits: Tensor, labels: Tensor, images: Tensor, teacher: nn.Module | None) -> Tensor:
+    """Cross-entropy, or Hinton's distillation loss as public code writes it."""
+    if teacher is None:
+        return F.cross_entropy(logits, labels)
+    with torch.no_grad():
+        wanted = teacher(images)
+    divergence = F.kl_div(
+        F.log_softmax(logits / TEMPERATURE, dim=1), F.softmax(wanted / TEMPERATURE, dim=1), reduction="batchmean"
+    )
+    return CE_WEIGHT * F.cross_entropy(logits, labels) + (1 - CE_WEIGHT) * TEMPERATURE**2 * divergence
 
 
 @contextmanager
@@ -130,6 +159,7 @@ def our_loop(
     device: torch.device,
     precision: str,
     layout: str = "channels_last",
+    teacher: nn.Module | None = None,
 ) -> Callable[[], float]:
     """One epoch of efflib.training as a function; it returns the mean loss of the epoch.
 
@@ -138,8 +168,10 @@ def our_loop(
     """
     memory = LAYOUTS[layout]
 
-    def loss(network: nn.Module, batch: Batch) -> Tensor:
-        return F.cross_entropy(network(batch.images.contiguous(memory_format=memory)), batch.targets)
+    objective = _objective(model, teacher, device, memory)
+
+    def loss(network: nn.Module, batch: Batch) -> Tensor | dict[str, Tensor]:
+        return objective(network, replace(batch, images=batch.images.contiguous(memory_format=memory)))
 
     run = _Run(model, data, data.take([0]), None, recipe_of(batch_size), loss, 0, device, precision)
     run.model.to(memory_format=memory)
@@ -152,41 +184,116 @@ def our_loop(
     return epoch
 
 
+def _objective(model: nn.Module, teacher: nn.Module | None, device: torch.device, memory: torch.memory_format) -> Loss:
+    """What `fit` is given: plain cross-entropy, or the library's own distillation."""
+    if teacher is None:
+        return cross_entropy
+    teacher = teacher.to(device).to(memory_format=memory).eval()
+    sample = torch.zeros(2, 3, 32, 32, device=device)
+    method = distill.create(
+        "kd", model.to(device), teacher, sample, temperature=TEMPERATURE, ce_weight=CE_WEIGHT, kd_weight=1 - CE_WEIGHT
+    )
+    return distill.Distillation(method, teacher)
+
+
+def work_of(model: nn.Module, trained: bool) -> tuple[float, float]:
+    """(FLOPs, values moved) for one image, layer by layer: forward alone, or both passes."""
+    moved = []
+
+    def count(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        forward, backward = inputs[0].numel() + output.numel(), 2 * inputs[0].numel() + output.numel()
+        moved.append(forward + backward if trained else forward)
+
+    layers = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
+    handles = [module.register_forward_hook(count) for module in model.modules() if isinstance(module, layers)]
+    with evaluating(model), torch.no_grad():
+        model(torch.zeros(1, 3, 32, 32, device=next(model.parameters()).device))
+    for handle in handles:
+        handle.remove()
+    return 2.0 * count_macs(model) * (3 if trained else 1), float(sum(moved))
+
+
+def network(name: str) -> nn.Module:
+    """A network from fixed initial weights."""
+    with seeded(0):
+        return create_model(name, CLASSES)
+
+
 def contestants(options: argparse.Namespace) -> dict[str, Callable[[], float]]:
     """The plain loop, then ours: fp32 and the asked precision (once if equal) in both memory layouts."""
     data, device = synthetic(options.images), options.device
 
-    def model() -> nn.Module:
-        with seeded(0):
-            return create_model(options.model, CLASSES)
+    def teacher() -> nn.Module | None:
+        return network(options.teacher) if options.teacher else None
 
-    loops = {PLAIN: plain_loop(model(), data, options.batch_size, options.workers, device)}
-    for precision in dict.fromkeys(("fp32", pick_precision(options.precision, device))):
+    loops = {PLAIN: plain_loop(network(options.model), data, options.batch_size, options.workers, device, teacher())}
+    for precision in _precisions(options):
         for layout in LAYOUTS:
             loops[f"efflib {precision} {layout}"] = our_loop(
-                model(), data, options.batch_size, device, precision, layout
+                network(options.model), data, options.batch_size, device, precision, layout, teacher()
             )
     return loops
 
 
+def _precisions(options: argparse.Namespace) -> list[str]:
+    return list(dict.fromkeys(("fp32", pick_precision(options.precision, options.device))))
+
+
+def ceilings(options: argparse.Namespace) -> dict[str, Callable[[], object]]:
+    """The device's speed limits: a large copy, and a large matrix product in each precision that is timed."""
+    copied, side = references(options)
+    limits: dict[str, Callable[[], object]] = {COPY: copying(copied, options.device)}
+    for precision in _precisions(options):
+        limits[f"{MATMUL} {precision}"] = multiplying(side, options.device, DTYPES[precision])
+    return limits
+
+
+def floor_rows(options: argparse.Namespace, samples: dict, setting: str, place: measure.Row) -> list[measure.Row]:
+    """Images per second that the floor allows in each precision, and the share of it that each of our loops reaches."""
+    work = [work_of(network(options.model).to(options.device), trained=True)]
+    work += [work_of(network(options.teacher).to(options.device), trained=False)] if options.teacher else []
+    flops, values = (sum(parts) for parts in zip(*work))
+    copied, side = references(options)
+    rows = []
+    for precision in _precisions(options):
+        size = torch.empty(0, dtype=DTYPES[precision]).element_size()
+        floors = [
+            max(values * size / (2 * copied) * copy, flops / (2 * side**3) * product)
+            for copy, product in zip(samples[COPY], samples[f"{MATMUL} {precision}"], strict=True)
+        ]
+        name = f"{FLOOR} {precision}"
+        per_image = f"{setting} flops={flops:.4g} bytes={values * size:.4g} per image"
+        rows.append(measure.row(place, name, per_image, "images/s", [1 / floor for floor in floors]))
+        for layout in LAYOUTS:
+            ours = samples[f"efflib {precision} {layout}"]
+            shares = [100 * floor * options.images / spent for floor, spent in zip(floors, ours, strict=True)]
+            rows.append(measure.row(place, f"efflib {precision} {layout}", per_image, "% of floor", shares))
+    return rows
+
+
 def rows_of(options: argparse.Namespace) -> list[measure.Row]:
-    """Images per second of every contestant, and how many times faster than the plain loop, round by round."""
+    """Images per second of every contestant, how many times faster than the plain loop, and how far from the floor."""
     place = measure.environment(options.device)
-    samples = measure.measure(contestants(options), options.repeats, device=options.device)
+    loops, limits = contestants(options), ceilings(options)
+    calls = {name: 1 if options.quick else measure.enough_calls(work, options.device) for name, work in limits.items()}
+    samples = measure.measure({**loops, **limits}, options.repeats, device=options.device, calls=calls)
     setting = (
-        f"model={options.model} batch={options.batch_size} images={options.images} workers={options.workers} "
-        f"precision={options.precision}"
+        f"model={options.model} teacher={options.teacher or 'none'} batch={options.batch_size} "
+        f"images={options.images} workers={options.workers} precision={options.precision}"
     )
-    rates = {name: [options.images / seconds for seconds in values] for name, values in samples.items()}
+    trained = {name: samples[name] for name in loops}
+    rates = {name: [options.images / seconds for seconds in values] for name, values in trained.items()}
     rows = [measure.row(place, name, setting, "images/s", values) for name, values in rates.items()]
-    ratios = measure.per_round(samples, PLAIN)
-    return rows + [measure.row(place, name, setting, f"times {PLAIN}", values) for name, values in ratios.items()]
+    ratios = measure.per_round(trained, PLAIN)
+    rows += [measure.row(place, name, setting, f"times {PLAIN}", values) for name, values in ratios.items()]
+    return rows + floor_rows(options, samples, setting, place)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of `python -m benchmarks.trainer`."""
     parser = measure.parser("trainer", __doc__ or "", repeats=5)
     parser.add_argument("--model", choices=list_models(), default="vgg8", metavar="NAME", help="default vgg8")
+    parser.add_argument("--teacher", choices=list_models(), metavar="NAME", help="distil this network; default none")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of ours; default auto")
     parser.add_argument("--batch-size", type=measure.positive, default=64, help="default 64")
     parser.add_argument("--images", type=measure.positive, help="per epoch; default 5,000 on a CPU, 50,000 on CUDA")

@@ -8,14 +8,19 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+import subprocess
+import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import kernels, measure, saliency, trainer
+import efflib.kernels
+from benchmarks import kernels, measure, packed, saliency, trainer
 from efflib.models import create_model
-from efflib.training import seeded
+from efflib.training import Batch, seeded
 
 CPU = torch.device("cpu")
 
@@ -233,7 +238,7 @@ def test_the_layout_reaches_weights_and_images(layout):
 def test_contestants_are_the_plain_loop_and_the_ablations():
     parser = measure.parser("trainer", "x", 1)
     options = parser.parse_args(["--device", "cpu"])
-    options.model, options.images, options.batch_size, options.workers = "vgg8", 8, 8, 0
+    options.model, options.teacher, options.images, options.batch_size, options.workers = "vgg8", None, 8, 8, 0
     options.precision = "bf16"
     assert list(trainer.contestants(options)) == [
         "plain loop",
@@ -244,6 +249,36 @@ def test_contestants_are_the_plain_loop_and_the_ablations():
     ]
     options.precision = "fp32"
     assert len(trainer.contestants(options)) == 3
+
+
+def test_both_loops_distil_by_the_same_loss():
+    student, teacher, data = small_model(), small_model(), trainer.synthetic(8)
+    with torch.no_grad():
+        teacher.eval()(torch.randn(8, 3, 32, 32))
+        for parameter in teacher.parameters():
+            parameter.mul_(1.5)
+    images, labels = torch.randn(8, 3, 32, 32), torch.from_numpy(data.labels)
+    ours = trainer._objective(student, teacher, CPU, torch.channels_last)
+    terms = ours(student.eval(), Batch(images, labels, torch.arange(8), 0.0))
+    plain = trainer.plain_loss(student(images), labels, images, teacher.eval())
+    torch.testing.assert_close(sum(terms.values()), plain)
+    assert plain > trainer.CE_WEIGHT * torch.nn.functional.cross_entropy(student(images), labels)
+
+
+def test_work_of_a_layer_by_hand():
+    layer = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1, bias=False))
+    macs, read, written = 9 * 3 * 8 * 1024, 3 * 1024, 8 * 1024
+    assert trainer.work_of(layer, trained=False) == (2 * macs, read + written)
+    assert trainer.work_of(layer, trained=True) == (6 * macs, 3 * read + 2 * written)
+
+
+def test_trainer_quick_prints_floors_and_ratios(results, capsys):
+    trainer.main(["--quick", "--json", "--device", "cpu", "--images", "16", "--batch-size", "8", "--repeats", "1",
+                  "--workers", "1", "--model", "resnet8x4", "--teacher", "resnet8x4",
+                  "--precision", "fp32"])  # fmt: skip
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["unit"] for row in rows} == {"images/s", "times plain loop", "% of floor"} and not results.exists()
+    assert all("teacher=resnet8x4" in row["setting"] for row in rows)
 
 
 # saliency
@@ -281,13 +316,29 @@ def test_all_ways_mask_every_image():
 def test_operation_and_definition_get_arguments_they_accept(name):
     case = kernels.CASES[name]
     arguments = case.arguments(3, CPU)
-    if case.definition is not case.operation:
-        torch.testing.assert_close(case.operation(*arguments), case.definition(*arguments))
-    output = case.operation(*arguments)
-    assert len(output) == 3
-    tensors = [value for value in arguments if isinstance(value, torch.Tensor)]
-    expected = sum(value.numel() * value.element_size() for value in [*tensors, output])
+    output = kernels.operation(name)(*arguments)
+    if name != "augment":  # draws its own crops
+        torch.testing.assert_close(output, kernels.definition(name)(*arguments))
+    expected = sum(value.numel() * value.element_size() for value in kernels.tensors([list(arguments), output]))
     assert kernels.traffic(arguments, output, backward=False) == expected
+    assert case.backward == any(value.requires_grad for value in kernels.tensors(differentiated(name, arguments)))
+
+
+def differentiated(name, arguments):
+    """Outputs for inputs that ask for gradients; an operation on pixels has none, a mask is made without."""
+    if name in ("augment", "mask_least_salient"):
+        return ()
+    return kernels.operation(name)(*(kernels._differentiable(value) for value in arguments))
+
+
+def test_every_operation_of_the_library_is_timed():
+    assert sorted(kernels.CASES) == sorted(efflib.kernels.__all__)
+
+
+def test_the_floor_is_the_longer_of_bytes_and_products():
+    samples = {kernels.COPY: [2.0, 3.0], kernels.MATMUL: [10.0, 10.0]}
+    assert kernels._floors(samples, copies=2, products=0.5) == [5.0, 6.0]
+    assert kernels._floors({kernels.COPY: [2.0]}, copies=2, products=9) == [4.0]
 
 
 def test_traffic_of_both_passes():
@@ -300,15 +351,11 @@ def test_kernels_quick_prints_json_and_writes_nothing(results, capsys):
     printed = json.loads(capsys.readouterr().out)
     assert printed["quick"] is True and not results.exists()
     settings = {row["setting"].split(" images")[0] for row in printed["rows"]}
-    assert settings == {
-        "augment forward",
-        "mask_least_salient forward",
-        "gradcam_map forward",
-        "gradcam_map forward+backward",
-    }
+    both = {f"{name} forward+backward" for name, case in kernels.CASES.items() if case.backward}
+    assert settings == both | {f"{name} forward" for name in kernels.CASES}
     for row in printed["rows"]:
         assert set(row) == set(measure.COLUMNS) and row["low"] <= row["median"] <= row["high"]
-    assert {row["unit"] for row in printed["rows"]} == {"us", "GB/s", "% of copy"}
+    assert {row["unit"] for row in printed["rows"]} == {"us", "GB/s", "% of floor", "GFLOP/s"}
 
 
 def test_saliency_quick_prints_a_table(results, capsys):
@@ -316,3 +363,29 @@ def test_saliency_quick_prints_a_table(results, capsys):
     text = capsys.readouterr().out
     assert "model=resnet20 images=3" in text and "captum, image by image" in text and "s/1000 images" in text
     assert not results.exists()
+
+
+# packed, compiled
+
+
+def test_packed_trains_every_seed_in_a_process_of_its_own():
+    options = packed.measure.parser("packed", "x", 1).parse_args(["--device", "cpu"])
+    options.seeds, options.model, options.teacher, options.precision = 2, "resnet8x4", None, "fp32"
+    options.images, options.batch_size = 8, 8
+    with packed.workers(options) as pipes:
+        ways = packed.contestants(pipes)
+        losses = ways[packed.TOGETHER]() + ways[packed.IN_TURN]()
+    assert len(losses) == 4 and all(math.isfinite(loss) for loss in losses)
+    assert losses[0] == losses[1] != losses[2] == losses[3]  # same weights and order, an epoch each, then another
+
+
+def test_every_kernel_compiles_for_a_hopper_gpu_without_spilling():
+    """In a process of its own: in this one the kernels are interpreted."""
+    pytest.importorskip("triton")
+    clean = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "benchmarks.compiled", "--json"]
+    done = subprocess.run(command, env=clean, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True)
+    rows = json.loads(done.stdout)["rows"]
+    assert {row["setting"].split()[0] for row in rows} == set(kernels.CASES)
+    assert [row["contestant"] for row in rows if row["unit"] == "bytes of stack" and row["median"] > 0] == []
+    assert all(0 < row["median"] <= 255 for row in rows if row["unit"] == "registers")

@@ -1,4 +1,4 @@
-"""The generated parts of the book: the ledger on the front page, the status page, the audit."""
+"""The generated parts of the book: the ledger on the front page, the status page, the audit, the speed page."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from efflib.notebooks import write_if_changed
 from efflib.report.audit import audit_markdown
 from efflib.report.html import html_table
 from efflib.report.notebook import evidence
+from efflib.report.speed import speed_markdown
 from efflib.report.tables import ledger
 from efflib.report.verdict import CELL_VERDICTS, LOWER, REPRODUCED, SCALES
 
 
 def write_pages(book: Path, papers: Mapping[str, Any]) -> list[Path]:
-    """Write `book/generated/{ledger,status,audit}.md`; a file is touched only if its text changes.
+    """Write `book/generated/{ledger,status,audit,speed}.md`; a file is touched only if its text changes.
 
     Args:
         book: the book's folder.
@@ -32,6 +33,7 @@ def write_pages(book: Path, papers: Mapping[str, Any]) -> list[Path]:
         "ledger": ledger_html(ledger_rows(papers), papers),
         "status": status_markdown(book / "executed"),
         "audit": audit_markdown(findings),
+        "speed": speed_markdown(book.parent / "benchmarks" / "results"),
     }
     paths = {book / "generated" / f"{name}.md": text for name, text in pages.items()}
     return [path for path, text in paths.items() if write_if_changed(path, text)]

@@ -192,7 +192,7 @@ def test_status_counts_records_by_recipe(home, monkeypatch) -> None:
 def test_pages_are_written_only_when_they_change(home) -> None:
     papers = {"toy": toy_paper()}
     first = pages.write_pages(home / "book", papers)
-    assert sorted(path.name for path in first) == ["audit.md", "ledger.md", "status.md"]
+    assert sorted(path.name for path in first) == ["audit.md", "ledger.md", "speed.md", "status.md"]
     stamps = {path: path.stat().st_mtime_ns for path in first}
     assert pages.write_pages(home / "book", papers) == []
     assert {path: path.stat().st_mtime_ns for path in first} == stamps
