@@ -88,9 +88,10 @@ def run(
 ) -> None:
     """Run the missing trials of a table. Stop it at any time; the same command continues.
 
-    Start it several times at once (say, twice with --threads 1) to share the work between processes. Real data are
-    looked up under the environment variable EFFLIB_DATA; records go to EFFLIB_RESULTS (default: results/), weights and
-    checkpoints to EFFLIB_CACHE. Example: efflib run bimask.table2 --scale tiny --seeds 5 --only models=resnet14
+    It ends with exit status 1 if a trial has no usable record afterwards. Start it several times at once (say, twice
+    with --threads 1) to share the work between processes. Real data are looked up under the environment variable
+    EFFLIB_DATA; records go to EFFLIB_RESULTS (default: results/), weights and checkpoints to EFFLIB_CACHE.
+    Example: efflib run bimask.table2 --scale tiny --seeds 5 --only models=resnet14
     """
     import torch
     from tqdm.auto import tqdm
@@ -112,8 +113,13 @@ def run(
         retry=retry,
         report=tqdm.write,
     )
-    usable, asked = collect(trials, scale).recorded
+    found = collect(trials, scale)
+    usable, asked = found.recorded
     typer.echo(f"{table} at scale {scale}: {usable} of {asked} trials have a usable record")
+    if usable < asked:  # so that a script that calls this notices
+        failed = sum(record.status == "failed" for record in found.records)
+        typer.echo(f"efflib: {failed} trials failed; their reasons are above and in `efflib status`", err=True)
+        raise typer.Exit(1)
 
 
 @app.command()

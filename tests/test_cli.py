@@ -13,7 +13,7 @@ import pytest
 from efflib import cli
 from efflib.papers import cifar
 from efflib.papers.bimask.tables import SCALES, baseline
-from efflib.trials import Store, runner, store
+from efflib.trials import Store, recipes, runner, store
 from efflib.trials.record import Cost, DataUsed, Failure, Provenance, Record
 
 
@@ -257,6 +257,21 @@ def test_a_dry_campaign_shows_what_it_would_run_and_what_data_are_missing(efflib
     code, out, _ = efflib("campaign", "--budget", "1h", "--scale", "tiny", "--paper", "diswot", "--dry-run")
     assert code == 0 and "left out: " in out and "brain_mri" in out
     assert " trials fit into 1.0 h on " in out and not (places / "results").exists()
+
+
+def test_a_run_with_a_failed_trial_ends_with_1(efflib, places, monkeypatch):
+    quick = replace(cifar.SIZES["smoke"], subset=60, holdout=20, epochs=1)
+    monkeypatch.setitem(cifar.SIZES, "smoke", quick)
+    monkeypatch.setattr(runner, "canary", lambda recipe: {})
+
+    def diverged(settings, context):
+        raise FloatingPointError("the training loss is nan in epoch 1")
+
+    broken = replace(recipes.get_recipe("baseline"), run=diverged)
+    monkeypatch.setitem(recipes._RECIPES, "baseline", broken)
+    code, out, err = efflib("run", "bimask.table2", "--only", "models=resnet14", "--only", "methods=random")
+    assert code == 1 and "failed baseline model=resnet14" in out and "0 of 2 trials have a usable record" in out
+    assert "efflib: 2 trials failed; their reasons are above" in err and "Traceback" not in err
 
 
 def test_numbers_and_lists_are_read():
