@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from efflib.papers.diswot import audit
+from efflib.papers.diswot.audit import accuracies, checks, evidence, sizes, training
 from efflib.papers.diswot.space import ROLES, TEACHER
 from efflib.report.audit import Finding, audit_markdown, findings_for
 
@@ -164,7 +165,7 @@ def test_ratio_of_separable_convolutions_is_that_of_counted_ones() -> None:
 # --- findings follow the printed numbers ------------------------------------------------------------------
 
 
-def changed(table: str, value: float, **keys: Any) -> audit._Printed:
+def changed(table: str, value: float, **keys: Any) -> evidence.Printed:
     """The printed tables with another number in one cell."""
     load = audit.load()
     cell = load.tables[table].cell(**keys)
@@ -178,25 +179,25 @@ LOWER_RECALL = {"model": TEACHER.name, "class": "glioma", "measure": "recall"}
 @pytest.mark.parametrize(
     ("make", "other", "name"),
     [
-        (audit._swapped, changed("table3_7", 0.99, **LOWER_RECALL), "teacher_least"),
-        (audit._split, changed("table3_5", 43.25, method="gradcam_l2", epochs=30), "fit"),
-        (audit._two_counts, changed("table3_6_parameters", 2_257_984, model=BEST), "with_head"),
-        (audit._fewest, changed("table3_3_parameters", 400_000, student=BEST), "ratio"),
-        (audit._three_points, changed("table3_3_score", 1.2, student=ROLES["Bad"]), "tau_score"),
-        (audit._flatten, changed("table3_6_flops", 322_421_548, model=BEST), "flops_saving"),
-        (audit._half_of_flops, changed("table3_6_macs", 299_855_232, model=BEST), "student_is_half"),
-        (audit._models, changed("table3_5_train", 94.0, method="lrp_cosine", epochs=30), "equal_train"),
-        (audit._kd, changed("table3_4", 0.84, method="kd"), "kd_validation"),
-        (audit._totals, changed("fig3_6_loss", 0.2, method="gradcam_l2", bound="high"), "share"),
-        (audit._contradictions, changed("table3_6", 98.1, model=TEACHER.name), "same"),
-        (audit._state_of_the_art, changed("table3_8", 94.0, model="mobilenet"), "ahead"),
-        (audit._leakage, changed("table3_5", 98.0, method="lrp_cosine", epochs=50), "students"),
-        (audit._checked, changed("fig3_7", 87.0, method="baseline", epochs=10), "equal"),
-        (audit._checked, changed("table3_6_parameters", 2_619_333, model=BEST), "heads"),
+        (accuracies.swapped, changed("table3_7", 0.99, **LOWER_RECALL), "teacher_least"),
+        (accuracies.split, changed("table3_5", 43.25, method="gradcam_l2", epochs=30), "fit"),
+        (sizes.two_counts, changed("table3_6_parameters", 2_257_984, model=BEST), "with_head"),
+        (sizes.fewest, changed("table3_3_parameters", 400_000, student=BEST), "ratio"),
+        (sizes.three_points, changed("table3_3_score", 1.2, student=ROLES["Bad"]), "tau_score"),
+        (sizes.flatten, changed("table3_6_flops", 322_421_548, model=BEST), "flops_saving"),
+        (sizes.half_of_flops, changed("table3_6_macs", 299_855_232, model=BEST), "student_is_half"),
+        (training.models, changed("table3_5_train", 94.0, method="lrp_cosine", epochs=30), "equal_train"),
+        (training.kd, changed("table3_4", 0.84, method="kd"), "kd_validation"),
+        (training.totals, changed("fig3_6_loss", 0.2, method="gradcam_l2", bound="high"), "share"),
+        (training.contradictions, changed("table3_6", 98.1, model=TEACHER.name), "same"),
+        (accuracies.state_of_the_art, changed("table3_8", 94.0, model="mobilenet"), "ahead"),
+        (accuracies.leakage, changed("table3_5", 98.0, method="lrp_cosine", epochs=50), "students"),
+        (checks.checked, changed("fig3_7", 87.0, method="baseline", epochs=10), "equal"),
+        (checks.checked, changed("table3_6_parameters", 2_619_333, model=BEST), "heads"),
     ],
 )
 def test_texts_are_formatted_from_their_numbers(
-    make: Callable[[audit._Printed], Finding], other: audit._Printed, name: str
+    make: Callable[[evidence.Printed], Finding], other: evidence.Printed, name: str
 ) -> None:
     before, after = make(audit.load()), make(other)
     assert before.numbers[name] != after.numbers[name]
@@ -208,7 +209,7 @@ def test_reports_with_their_own_labels_are_not_called_swapped() -> None:
     names = {TEACHER.name: BEST, BEST: TEACHER.name}
     cells = tuple(replace(c, keys={**c.keys, "model": names[c.keys["model"]]}) for c in load.tables["table3_7"].cells)
     other = replace(load, tables={**load.tables, "table3_7": replace(load.tables["table3_7"], cells=cells)})
-    found = audit._swapped(other)
+    found = accuracies.swapped(other)
     assert not found.numbers["swapped"]
     assert "appear to be swapped" not in found.text
     assert found.numbers["student_better"] == 0

@@ -13,7 +13,7 @@ from efflib.papers.diswot import audit
 from efflib.papers.diswot.space import MEMBERS, ROLES, STUDENTS, TEACHER
 from efflib.papers.table import PrintedTable, load_paper, load_printed
 
-HOME = Path(audit.__file__).parent
+HOME = Path(audit.__file__).parents[1]
 PATH = HOME / "printed.yaml"
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 SUPPLIED = SHARED / "specs" / "tables" / "diswot-lrp.yaml"

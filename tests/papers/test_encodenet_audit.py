@@ -14,6 +14,7 @@ import torch
 
 from efflib.models import count_macs, count_parameters, create_model
 from efflib.papers.encodenet import audit
+from efflib.papers.encodenet.audit import checks, clusters, cost, counting, evidence, text
 from efflib.papers.encodenet.clustering import inertias, knee
 from efflib.report.audit import Finding, audit_markdown, findings_for
 
@@ -136,15 +137,15 @@ COSTS = {
 
 @pytest.mark.parametrize("model", COSTS)
 def test_costs_equal_the_spec(findings: dict[int, Finding], model: str) -> None:
-    got = [findings[16].numbers[f"{model}_{name}"] for name in audit._STAGES]
+    got = [findings[16].numbers[f"{model}_{name}"] for name in cost._STAGES]
     # the spec's 231.5 comes from MACs rounded to 0.1 M
     assert got == pytest.approx(COSTS[model], abs=0.08)
 
 
 def test_distilled_runs_equal_the_spec() -> None:
     # section 5, table 4: a distilled run 11.1 and 16.5 PFLOP, teachers 18.2 and 28.7
-    assert audit._distilled("resnet32", 240) == pytest.approx(11.1 + 18.2, abs=0.1)
-    assert audit._distilled("vgg8", 240) == pytest.approx(16.5 + 28.7, abs=0.1)
+    assert cost._distilled("resnet32", 240) == pytest.approx(11.1 + 18.2, abs=0.1)
+    assert cost._distilled("vgg8", 240) == pytest.approx(16.5 + 28.7, abs=0.1)
 
 
 def test_error_reductions_equal_the_spec() -> None:
@@ -152,7 +153,7 @@ def test_error_reductions_equal_the_spec() -> None:
     printed = audit.load()
     for dataset, spec in reductions.items():
         got = []
-        for model in audit._MODELS:
+        for model in evidence.MODELS:
             keys = {"model": model, "dataset": dataset}
             pair = [printed.value("table2", method=m, **keys) for m in ("baseline", "encodenet")]
             got.append(float(audit.readings(*pair)["% fewer errors"]))
@@ -191,8 +192,8 @@ def test_flattened_curves_are_those_of_scalars_whatever_the_clusters() -> None:
 def test_the_demonstrations_elbow_is_that_of_the_recipe() -> None:
     generator = np.random.default_rng(3)
     points = generator.normal(size=(200, 6)) + 4 * generator.normal(size=(4, 6))[generator.integers(4, size=200)]
-    ours = audit._elbow(points, generator, starts=20)
-    (theirs,) = inertias(torch.from_numpy(points), np.zeros(200, dtype=np.int64), ["only"], k_max=audit._MOST)
+    ours = clusters._elbow(points, generator, starts=20)
+    (theirs,) = inertias(torch.from_numpy(points), np.zeros(200, dtype=np.int64), ["only"], k_max=clusters._MOST)
     assert ours[:5] == pytest.approx(theirs[:5].tolist(), rel=1e-3)
     assert ours[5:] == pytest.approx(theirs[5:].tolist(), rel=0.05)  # many optima
     assert knee(ours).k == knee(theirs).k == 4
@@ -217,7 +218,7 @@ def test_vgg16_is_torchvisions() -> None:
     from torchvision.models.vgg import cfgs, make_layers, vgg16
 
     fact = audit.load().facts["vgg16"]
-    with audit._shapes_only():
+    with counting.shapes_only():
         network = vgg16(init_weights=False)
     assert audit.vgg16_parameters(fact) == (count_parameters(network), count_parameters(network.features))
     kinds = {torch.nn.Conv2d: "convolution", torch.nn.MaxPool2d: "pooling"}
@@ -231,11 +232,11 @@ def test_vgg16_is_torchvisions() -> None:
 
 @pytest.mark.parametrize("model", ["resnet20", "vgg8", "resnet50_cbam"])
 def test_counts_without_values_are_the_counts(model: str) -> None:
-    assert audit._parameters(model, 100) == count_parameters(create_model(model, 100))
+    assert counting.parameters_of(model, 100) == count_parameters(create_model(model, 100))
 
 
 def test_modules_without_values_stay_among_themselves() -> None:
-    with audit._shapes_only():
+    with counting.shapes_only():
         inside = create_model("resnet20", 10)
     assert {p.device.type for p in inside.parameters()} == {"meta"}
     outside = create_model("resnet20", 10)
@@ -255,12 +256,12 @@ def test_modules_without_values_stay_among_themselves() -> None:
     ],
 )
 def test_macs_equal_the_spec(model: str, macs: float, decoder: float) -> None:
-    assert round(audit._macs(model) / 1e6, 1) == pytest.approx(
+    assert round(counting.macs_of(model) / 1e6, 1) == pytest.approx(
         macs, abs=0.25
     )  # the spec counts the head of 100 classes
-    assert round(audit._decoder_macs(model) / 1e6, 1) == decoder
+    assert round(counting.decoder_macs_of(model) / 1e6, 1) == decoder
     if model != "resnet50":
-        assert audit._macs(model) == count_macs(create_model(model, 10))
+        assert counting.macs_of(model) == count_macs(create_model(model, 10))
 
 
 # --- sentences --------------------------------------------------------------------------------------------
@@ -299,11 +300,11 @@ def test_a_different_printed_number_changes_the_findings(findings: dict[int, Fin
         vgg16 = cell.keys == {"model": "vgg16", "dataset": "cifar10", "method": "encodenet"}
         cells.append(replace(cell, value=94.05) if vgg16 else cell)
     table = replace(real.tables["table2"], cells=tuple(cells))
-    changed = audit._Printed({**real.tables, "table2": table}, real.references, real.facts)
-    assert audit._headline(changed).numbers["images"] == 0
-    assert audit._gains_of_vgg16(changed).numbers["cifar10_points"] == pytest.approx(1.41)
-    assert audit._checked(changed).numbers["equal"] == 11
-    assert audit._checked(real).numbers == findings[23].numbers
+    changed = evidence.Printed({**real.tables, "table2": table}, real.references, real.facts)
+    assert text.headline(changed).numbers["images"] == 0
+    assert text.gains_of_vgg16(changed).numbers["cifar10_points"] == pytest.approx(1.41)
+    assert checks.checked(changed).numbers["equal"] == 11
+    assert checks.checked(real).numbers == findings[23].numbers
 
 
 def test_gains_need_a_baseline() -> None:
