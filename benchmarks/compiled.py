@@ -63,10 +63,14 @@ def compiling_only(capability: int) -> Iterator[list[Any]]:
 
     driver.set_active(_Absent(capability))
     JITFunction.run = compiled
+    # No kernel writes its output: fresh memory then holds NaN and True, not whatever was there, for what looks at it.
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
     try:
         yield found
     finally:
         JITFunction.run = run
+        torch.use_deterministic_algorithms(before)
         if torch.cuda.is_available():
             driver.reset_active()
 
@@ -81,7 +85,11 @@ def kernels_of(name: str, capability: int) -> dict[str, Any]:
         outputs = [value for value in tensors(operation(name)(*arguments)) if value.requires_grad]
         if outputs:
             torch.autograd.backward(outputs, [torch.rand_like(value) for value in outputs])
-    return {kernel.metadata.name: kernel for kernel in found}
+    named: dict[str, Any] = {}
+    for kernel in found:  # one that is launched again, for maps of another size, gets a number
+        same = sum(each.split()[0] == kernel.metadata.name for each in named)
+        named[kernel.metadata.name + (f" {same + 1}" if same else "")] = kernel
+    return named
 
 
 def resources(kernel: Any) -> dict[str, int]:

@@ -39,14 +39,12 @@ class Case:
     Args:
         arguments: (images, device) -> positional arguments; floating point tensors get gradients in a backward pass.
         backward: whether it has one.
-        definition: name of the plain definition in the operation's module; None where the operation is its definition.
         flops: of the matrix products in one forward pass, by the number of images.
         sizes: images per call.
     """
 
     arguments: Callable[[int, torch.device], tuple]
     backward: bool = True
-    definition: str | None = "{}_ref"
     flops: Callable[[int], int] = lambda count: 0
     sizes: dict[str, tuple[int, ...]] = field(default_factory=lambda: SIZES)
 
@@ -74,7 +72,7 @@ def _levels(device: torch.device, count: int) -> list[Tensor]:
 
 
 CASES: dict[str, Case] = {
-    "augment": Case(lambda N, on: (_pixels(on, N, 32, 32, 3), MEAN, STD), backward=False, definition=None),
+    "augment": Case(lambda N, on: (_pixels(on, N, 32, 32, 3), MEAN, STD), backward=False),
     "softmax_stats": Case(lambda N, on: (_logits(on, N),)),
     "kd_loss": Case(
         lambda N, on: (_logits(on, N), _logits(on, N), torch.randint(0, 100, (N,), device=on), 4.0, 0.1),
@@ -111,10 +109,9 @@ def operation(name: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(f"efflib.kernels.{name}"), name)
 
 
-def definition(name: str) -> Callable[..., Any] | None:
-    """Its plain definition; None where it has none beside itself."""
-    written = CASES[name].definition
-    return None if written is None else getattr(importlib.import_module(f"efflib.kernels.{name}"), written.format(name))
+def definition(name: str) -> Callable[..., Any]:
+    """Its plain definition."""
+    return getattr(importlib.import_module(f"efflib.kernels.{name}"), f"{name}_ref")
 
 
 def tensors(values: Any) -> Iterator[Tensor]:
@@ -170,13 +167,12 @@ def contestants(name: str, arguments: tuple, backward: bool, compiled: bool) -> 
     Without CUDA the operation is its definition, and is timed once.
     """
     passes = forward_backward if backward else forward_only
-    plain = definition(name)
     ways = {"efflib": passes(operation(name), arguments)}
     cuda = all(value.is_cuda for value in tensors(arguments))
-    if plain is not None and cuda:
-        ways["definition"] = passes(plain, arguments)
+    if cuda:
+        ways["definition"] = passes(definition(name), arguments)
     if compiled:
-        ways["torch.compile"] = passes(torch.compile(plain or operation(name), dynamic=False), arguments)
+        ways["torch.compile"] = passes(torch.compile(definition(name), dynamic=False), arguments)
     if name == "kd_loss" and cuda and importlib.util.find_spec("liger_kernel"):
         ways[LIGER] = passes(_liger, arguments)
     return ways

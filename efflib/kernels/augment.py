@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from efflib.kernels.common import jit, power_of_two_above, takes_triton, tl, triton
+
 
 def augment(
     images: Tensor,
@@ -45,6 +47,19 @@ def augment(
     return crop_flip_normalise(images, offsets, flips, mean, std, pad)
 
 
+def augment_ref(
+    images: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    pad: int = 4,
+    flip: bool = True,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Definition of `augment`."""
+    offsets, flips = draw(len(images), pad, flip, generator, images.device)
+    return crop_flip_normalise_ref(images, offsets, flips, mean, std, pad)
+
+
 def draw(
     count: int,
     pad: int,
@@ -62,7 +77,18 @@ def draw(
 def crop_flip_normalise(
     images: Tensor, offsets: Tensor, flips: Tensor, mean: Sequence[float], std: Sequence[float], pad: int
 ) -> Tensor:
-    """The deterministic part of `augment`: given (N, 2) offsets (row, column) and (N,) flips."""
+    """The deterministic part of `augment`: given (N, 2) offsets (row, column) in 0..2 pad and (N,) flips."""
+    if takes_triton(images, offsets, flips):
+        _check(images, mean, std)
+        if offsets.shape == (len(images), 2) and flips.shape == offsets.shape[:1]:
+            return _fused(images, offsets, flips, mean, std, pad)
+    return crop_flip_normalise_ref(images, offsets, flips, mean, std, pad)
+
+
+def crop_flip_normalise_ref(
+    images: Tensor, offsets: Tensor, flips: Tensor, mean: Sequence[float], std: Sequence[float], pad: int
+) -> Tensor:
+    """Definition of `crop_flip_normalise`."""
     _check(images, mean, std)
     N, H, W, _ = images.shape
     padded = F.pad(images, (0, 0, pad, pad, pad, pad))
@@ -152,3 +178,91 @@ def _check(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> None:
             f"mean has {len(mean)} and std {len(std)} entries, but images {tuple(images.shape)} "
             f"have {images.shape[3]} channels: give one value per channel"
         )
+
+
+# The Triton path of crop_flip_normalise (the affine variant has none: its gather of four neighbours is its own work).
+# A program writes BLOCK consecutive elements of GROUPS x IMAGES images, in memory order; what depends on the place in
+# the image alone (row, column, channel, mean, std) is computed once for all of its images. No padded copy is made: a
+# place outside the image is black. The two quotients are rounded correctly as the definition's are on a CPU (on CUDA
+# torch multiplies by 1 / 255, one unit in the last place off), each by a reciprocal and two fused multiply-adds, for a
+# division costs ten instructions and this is a kernel of few.
+
+
+@jit
+def _quotient(a, b, inverse):  # a / b, given inverse = 1 / b, correctly rounded: q + (a - q b) / b, the rest exact
+    q = a * inverse
+    return tl.fma(tl.fma(-q, b, a), inverse, q)
+
+
+@jit
+def _crop_flip_normalise_kernel(
+    images,  # *(N, H, W, C) uint8, any strides
+    offsets,  # *(N, 2) integers
+    flips,  # *(N,) bool
+    means,  # *(C,) float32
+    stds,  # *(C,) float32
+    out,  # *(N, H, W, C) float32, contiguous, written
+    images_n,
+    images_h,
+    images_w,
+    images_c,
+    offsets_n,
+    offsets_axis,
+    flips_n,
+    N,
+    H,
+    W,
+    C,
+    size,  # H W C
+    pad,
+    GROUPS: tl.constexpr,
+    IMAGES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)  # in the image
+    i, j, c = place // (W * C), place // C % W, place % C
+    mean = tl.load(means + c)
+    std = tl.load(stds + c)
+    inverse = tl.div_rn(tl.full((BLOCK,), 1.0, tl.float32), std)
+    start = i * images_h + c * images_c
+    for group in range(0, GROUPS):
+        n = (tl.program_id(0).to(tl.int64) * GROUPS + group) * IMAGES + tl.arange(0, IMAGES)
+        here = n < N
+        down = tl.load(offsets + n * offsets_n, here, 0).to(tl.int32) - pad
+        right = tl.load(offsets + n * offsets_n + offsets_axis, here, 0).to(tl.int32) - pad
+        flipped = tl.load(flips + n * flips_n, here, 0).to(tl.int32) != 0
+        row = i[None, :] + down[:, None]  # (IMAGES, BLOCK)
+        column = tl.where(flipped[:, None], W - 1 - j[None, :], j[None, :]) + right[:, None]
+        both = here[:, None] & (place < size)[None, :]
+        # as unsigned numbers the negative ones are large: one comparison instead of two
+        lit = both & (row.to(tl.uint32) < tl.cast(H, tl.uint32)) & (column.to(tl.uint32) < tl.cast(W, tl.uint32))
+        step = start[None, :] + (down * images_h)[:, None] + column * images_w
+        colour = tl.load((images + n * images_n)[:, None] + step, lit, 0).to(tl.float32)
+        share = _quotient(colour, 255.0, 0.003921568859368563)  # float32 of 1 / 255
+        value = _quotient(share - mean[None, :], std[None, :], inverse[None, :])
+        tl.store((out + n * size)[:, None] + place[None, :], value, both)
+
+
+@torch.library.custom_op("efflib::crop_flip_normalise", mutates_args=())
+def _fused(
+    images: Tensor, offsets: Tensor, flips: Tensor, mean: Sequence[float], std: Sequence[float], pad: int
+) -> Tensor:
+    """(N, C, H, W) float32 in channels-last memory order by the Triton kernel."""
+    N, H, W, C = images.shape
+    if sum((length - 1) * step for length, step in zip((H, W, C), images.stride()[1:])) >= 2**31:
+        images = images.contiguous()  # offsets within an image have 32 bits
+    out = images.new_empty(N, H, W, C, dtype=torch.float32)
+    constants = (_constant(tuple(values), images.device) for values in (mean, std))
+    strides = (*images.stride(), *offsets.stride(), flips.stride(0))
+    block = min(max(power_of_two_above(H * W * C), 64), 512)
+    groups = 8 if N >= 4096 else 1  # a training batch alone must fill the GPU
+    _crop_flip_normalise_kernel[(triton.cdiv(N, 4 * groups), triton.cdiv(H * W * C, block))](
+        images, offsets, flips, *constants, out, *strides, N, H, W, C, H * W * C, pad,
+        GROUPS=groups, IMAGES=4, BLOCK=block,
+    )  # fmt: skip
+    return out.permute(0, 3, 1, 2)
+
+
+@_fused.register_fake
+def _(images: Tensor, offsets: Tensor, flips: Tensor, mean: Sequence[float], std: Sequence[float], pad: int) -> Tensor:
+    return images.new_empty(images.shape, dtype=torch.float32).permute(0, 3, 1, 2)

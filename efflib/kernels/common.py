@@ -87,3 +87,27 @@ def takes_triton(*tensors: Tensor) -> bool:
 def power_of_two_above(count: int) -> int:
     """Smallest power of two that is at least `count` (>= 1): the size of a Triton block that covers it."""
     return 1 << max(count - 1, 0).bit_length()
+
+
+def neighbours_per_load(*matrices: Tensor) -> int:
+    """How many neighbours of a row of (N, C) matrices one load may take: up to 16 bytes, each at a multiple of that.
+
+    The compiler sees this only if row strides and C reach the kernel divided by it, and are multiplied there again.
+    """
+    unit = 16 // max(x.element_size() for x in matrices)
+    steps = [step for x in matrices for step in (x.shape[1], x.stride(0))]
+    while unit > 1 and any(step % unit for step in steps):
+        unit //= 2
+    return unit if all(x.stride(1) == 1 for x in matrices) else 1
+
+
+@jit
+def row_max(x):
+    """(PARTS, ROWS, LANES) -> (ROWS,)."""
+    return tl.max(tl.max(x, axis=0), axis=1)
+
+
+@jit
+def row_sum(x):
+    """(PARTS, ROWS, LANES) -> (ROWS,)."""
+    return tl.sum(tl.sum(x, axis=0), axis=1)

@@ -12,7 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efflib.kernels.common import jit, power_of_two_above, takes_triton, tl, triton, widened
+from efflib.kernels.common import (
+    jit,
+    neighbours_per_load,
+    power_of_two_above,
+    row_max,
+    row_sum,
+    takes_triton,
+    tl,
+    triton,
+    widened,
+)
 
 
 def kd_loss(
@@ -80,9 +90,10 @@ def _check(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float
         raise ValueError(f"targets must be ({len(student)},), one class per row, got {tuple(targets.shape)}")
 
 
-# The Triton path. A program takes ROWS rows, so that short rows keep enough loads in flight; rows longer than BLOCK are
-# read block by block, twice in the forward pass (the second time from cache). Kept for the backward pass: three
-# log-sum-exps per row, no (N, C) tensor.
+# The Triton path. A program takes ROWS rows as a tile (PARTS, ROWS, LANES), the columns being PARTS stretches of LANES:
+# Triton deals threads out from the last axis to the first, so that few threads share a row, and sums over a row need
+# few shuffles (see softmax_stats). Rows longer than a tile are read tile by tile, twice in the forward pass (the second
+# time from cache). Kept for the backward pass: three log-sum-exps per row, no (N, C) tensor.
 
 
 @jit
@@ -92,52 +103,55 @@ def _forward_kernel(
     targets,  # *(N,) int64
     losses,  # *(N,) float32, written
     lse,  # *(N, 3) float32, written: of z_s, z_s / T, z_t / T
-    student_row,
+    student_row,  # strides of rows / UNIT
     student_column,
     teacher_row,
     teacher_column,
     N,
-    C,
+    columns,  # C / UNIT
     temperature,
     alpha,
+    UNIT: tl.constexpr,
+    PARTS: tl.constexpr,
     ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    LANES: tl.constexpr,
 ):
+    C = columns * UNIT
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     here = row < N
-    column = tl.arange(0, BLOCK)
-    students = student + row[:, None] * student_row + column[None, :] * student_column  # (ROWS, BLOCK)
-    teachers = teacher + row[:, None] * teacher_row + column[None, :] * teacher_column
+    kept = tl.minimum(row, N - 1)[None, :, None]  # rows beyond N repeat the last one and are not stored
+    column = tl.arange(0, PARTS)[:, None, None] * LANES + tl.arange(0, LANES)[None, None, :]  # (PARTS, 1, LANES)
+    students = student + kept * student_row * UNIT + column.to(tl.int64) * student_column  # (PARTS, ROWS, LANES)
+    teachers = teacher + kept * teacher_row * UNIT + column.to(tl.int64) * teacher_column
     top_s = tl.full((ROWS,), -float("inf"), tl.float32)
     top_t = tl.full((ROWS,), -float("inf"), tl.float32)
-    for start in range(0, C, BLOCK):
-        inside = here[:, None] & (start + column < C)[None, :]
-        s = tl.load(students + start * student_column, inside, -float("inf"))
-        t = tl.load(teachers + start * teacher_column, inside, -float("inf"))
-        top_s = tl.maximum(top_s, tl.max(s.to(tl.float32), axis=1))
-        top_t = tl.maximum(top_t, tl.max(t.to(tl.float32), axis=1))
-    top_s, top_t = tl.where(here, top_s, 0.0), tl.where(here, top_t, 0.0)
+    for start in range(0, C, PARTS * LANES):
+        inside = start + column < C
+        s = tl.load(students + start * student_column, inside, -float("inf")).to(tl.float32)
+        t = tl.load(teachers + start * teacher_column, inside, -float("inf")).to(tl.float32)
+        top_s, top_t = tl.maximum(top_s, row_max(s)), tl.maximum(top_t, row_max(t))
     sum_1 = tl.zeros((ROWS,), tl.float32)
     sum_s = tl.zeros((ROWS,), tl.float32)
     sum_t = tl.zeros((ROWS,), tl.float32)
     cross = tl.zeros((ROWS,), tl.float32)
-    for start in range(0, C, BLOCK):
-        inside = here[:, None] & (start + column < C)[None, :]
+    for start in range(0, C, PARTS * LANES):
+        inside = start + column < C
         s = tl.load(students + start * student_column, inside, 0.0).to(tl.float32)
         t = tl.load(teachers + start * teacher_column, inside, 0.0).to(tl.float32)
         # relative to the row's highest logit: no exponential overflows, no small difference of large numbers is lost
-        s = tl.where(inside, s - top_s[:, None], 0.0)
-        t = tl.where(inside, t - top_t[:, None], 0.0)
+        s = tl.where(inside, s - top_s[None, :, None], 0.0)
+        t = tl.where(inside, t - top_t[None, :, None], 0.0)
         weight = tl.where(inside, tl.exp(t / temperature), 0.0)
-        sum_1 += tl.sum(tl.where(inside, tl.exp(s), 0.0), axis=1)
-        sum_s += tl.sum(tl.where(inside, tl.exp(s / temperature), 0.0), axis=1)
-        sum_t += tl.sum(weight, axis=1)
-        cross += tl.sum(weight * ((t - s) / temperature), axis=1)
-    # rows beyond N: anything finite, it is not stored
-    sum_1, sum_s, sum_t = tl.where(here, sum_1, 1.0), tl.where(here, sum_s, 1.0), tl.where(here, sum_t, 1.0)
-    target = tl.load(targets + row, here, 0)
+        sum_1 += row_sum(tl.where(inside, tl.exp(s), 0.0))
+        sum_s += row_sum(tl.where(inside, tl.exp(s / temperature), 0.0))
+        sum_t += row_sum(weight)
+        cross += row_sum(weight * ((t - s) / temperature))
+    row_kept = tl.minimum(row, N - 1)
+    target = tl.load(targets + row_kept)
     valid = (target >= 0) & (target < C)
-    at_target = tl.load(student + row * student_row + target * student_column, here & valid, 0.0).to(tl.float32) - top_s
+    at_target = (
+        tl.load(student + row_kept * student_row * UNIT + target * student_column, valid, 0.0).to(tl.float32) - top_s
+    )
     cross_entropy = tl.where(valid, tl.log(sum_1) - at_target, float("nan"))  # no such class: a loss that stops the run
     divergence = cross / sum_t - tl.log(sum_t) + tl.log(sum_s)
     tl.store(losses + row, alpha * cross_entropy + (1 - alpha) * temperature * temperature * divergence, here)
@@ -154,32 +168,37 @@ def _backward_kernel(
     targets,  # *(N,) int64
     lse,  # *(N, 3) float32
     gradient,  # *(N, C) contiguous, written
-    student_row,
+    student_row,  # strides of rows / UNIT
     student_column,
     teacher_row,
     teacher_column,
     N,
-    C,
+    columns,  # C / UNIT
     temperature,
     alpha,
+    UNIT: tl.constexpr,
+    PARTS: tl.constexpr,
     ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    LANES: tl.constexpr,
 ):
+    C = columns * UNIT
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    here = row < N
-    inside = here[:, None] & (column < C)[None, :]
-    s = tl.load(student + row[:, None] * student_row + column[None, :] * student_column, inside, 0.0).to(tl.float32)
-    t = tl.load(teacher + row[:, None] * teacher_row + column[None, :] * teacher_column, inside, 0.0).to(tl.float32)
-    lse_1, lse_s = tl.load(lse + 3 * row, here, 0.0), tl.load(lse + 3 * row + 1, here, 0.0)
-    lse_t, target = tl.load(lse + 3 * row + 2, here, 0.0), tl.load(targets + row, here, 0)
-    # lanes beyond the tensor: exponents of 0, whatever the row's sums are
-    hard = tl.exp(tl.where(inside, s - lse_1[:, None], 0.0)) - tl.where(column[None, :] == target[:, None], 1.0, 0.0)
-    p_s = tl.exp(tl.where(inside, s / temperature - lse_s[:, None], 0.0))
-    p_t = tl.exp(tl.where(inside, t / temperature - lse_t[:, None], 0.0))
+    kept = tl.minimum(row, N - 1)
+    column = tl.arange(0, PARTS)[:, None, None] * LANES + tl.arange(0, LANES)[None, None, :]  # (PARTS, 1, LANES)
+    column += tl.program_id(1) * (PARTS * LANES)
+    inside, wide = column < C, column.to(tl.int64)
+    s = tl.load(student + kept[None, :, None] * student_row * UNIT + wide * student_column, inside, 0.0).to(tl.float32)
+    t = tl.load(teacher + kept[None, :, None] * teacher_row * UNIT + wide * teacher_column, inside, 0.0).to(tl.float32)
+    lse_1, lse_s, lse_t = tl.load(lse + 3 * kept), tl.load(lse + 3 * kept + 1), tl.load(lse + 3 * kept + 2)
+    at_target = column == tl.load(targets + kept)[None, :, None]
+    # lanes beyond the row: exponents of 0, whatever the row's sums are
+    hard = tl.exp(tl.where(inside, s - lse_1[None, :, None], 0.0)) - tl.where(at_target, 1.0, 0.0)
+    p_s = tl.exp(tl.where(inside, s / temperature - lse_s[None, :, None], 0.0))
+    p_t = tl.exp(tl.where(inside, t / temperature - lse_t[None, :, None], 0.0))
     both = alpha * hard + (1 - alpha) * temperature * (p_s - p_t)
     value = tl.load(upstream) / N * both
-    tl.store(gradient + row[:, None] * C + column[None, :], value.to(gradient.dtype.element_ty), inside)
+    places = gradient + row[None, :, None] * C + column
+    tl.store(places, value.to(gradient.dtype.element_ty), inside & (row < N)[None, :, None])
 
 
 @torch.library.custom_op("efflib::kd_loss", mutates_args=())
@@ -189,10 +208,10 @@ def _fused(
     """(loss, log-sum-exps (N, 3)) by the Triton kernel."""
     N, C = student.shape
     losses, lse = student.new_empty(N, dtype=torch.float32), student.new_empty(N, 3, dtype=torch.float32)
-    strides = (*student.stride(), *teacher.stride())
-    rows, block = _tile(C)
-    _forward_kernel[(triton.cdiv(N, rows),)](
-        student, teacher, targets, losses, lse, *strides, N, C, temperature, alpha, ROWS=rows, BLOCK=block
+    tile = _tile(student, teacher)
+    steps = _steps(student, teacher, tile["UNIT"])
+    _forward_kernel[(triton.cdiv(N, tile["ROWS"]),)](
+        student, teacher, targets, losses, lse, *steps, N, C // tile["UNIT"], temperature, alpha, **tile
     )
     return losses.mean(), lse
 
@@ -204,18 +223,23 @@ def _fused_backward(
     """Gradient of the loss with respect to the student's logits (N, C)."""
     N, C = student.shape
     gradient = torch.empty_like(student, memory_format=torch.contiguous_format)
-    strides = (*student.stride(), *teacher.stride())
-    rows, block = _tile(C)
-    _backward_kernel[(triton.cdiv(N, rows), triton.cdiv(C, block))](
-        upstream, student, teacher, targets, lse, gradient, *strides, N, C, temperature, alpha, ROWS=rows, BLOCK=block
+    tile = _tile(student, teacher)
+    steps = _steps(student, teacher, tile["UNIT"])
+    _backward_kernel[(triton.cdiv(N, tile["ROWS"]), triton.cdiv(C, tile["PARTS"] * tile["LANES"]))](
+        upstream, student, teacher, targets, lse, gradient, *steps, N, C // tile["UNIT"], temperature, alpha, **tile
     )
     return gradient
 
 
-def _tile(classes: int) -> tuple[int, int]:
-    """(rows, columns) of a program's tile: 1,024 logits, 8 for each thread of four warps, or one long row's part."""
-    block = min(power_of_two_above(classes), 1024)
-    return 1024 // block, block
+def _tile(*logits: Tensor) -> dict[str, int]:
+    """A program's tile: 1,024 logits of each network, 8 for each thread of four warps, up to 8 threads to a row."""
+    covering, unit = min(power_of_two_above(logits[0].shape[1]), 1024), neighbours_per_load(*logits)
+    lanes = min(covering, 8 * unit)
+    return {"UNIT": unit, "PARTS": covering // lanes, "ROWS": min(1024 // covering, 128), "LANES": lanes}
+
+
+def _steps(student: Tensor, teacher: Tensor, unit: int) -> list[int]:
+    return [step for x in (student, teacher) for step in (x.stride(0) // unit, x.stride(1))]
 
 
 @_fused.register_fake

@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from efflib.kernels import augment
-from efflib.kernels.augment import affine_normalise, crop_flip_normalise, draw, draw_affine, normalise
+from efflib.kernels.augment import (
+    _fused,
+    affine_normalise,
+    augment_ref,
+    crop_flip_normalise,
+    crop_flip_normalise_ref,
+    draw,
+    draw_affine,
+    normalise,
+)
+from efflib.kernels.common import taking
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 
@@ -171,3 +181,107 @@ def test_bad_input_of_affine():
         affine_normalise(batch().float(), *constant(6), MEAN, STD)
     with pytest.raises(ValueError, match="one value per channel"):
         affine_normalise(batch(), *constant(6), (0.5,), (0.5,))
+
+
+# --- the Triton path of crop, flip and normalisation: the CPU's definition bit for bit --------------------
+
+
+def same_bits(images, offsets, flips, mean, std, pad, operation=crop_flip_normalise):
+    with taking("triton"):
+        got = operation(images, offsets, flips, mean, std, pad)
+    truth = crop_flip_normalise_ref(images.cpu(), offsets.cpu(), flips.cpu(), mean, std, pad)
+    assert got.stride() == truth.stride() and got.dtype == truth.dtype
+    assert torch.equal(got.cpu(), truth), "other bits than the definition"
+
+
+def drawn(images, pad, seed=0):
+    offsets, flips = draw(len(images), pad, True, torch.Generator().manual_seed(seed))
+    return offsets.to(images.device), flips.to(images.device)
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 5, 3), (9, 32, 32, 3), (2, 1, 1, 1), (3, 1, 11, 4), (3, 13, 1, 2)])
+@pytest.mark.parametrize("pad", [0, 2, 4])
+def test_kernel_gives_the_same_bits(device, shape, pad):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
+    mean, std = (0.4914, 0.4822, 0.4465, 0.3)[: shape[3]], (0.2470, 0.2435, 0.2616, 0.2)[: shape[3]]
+    same_bits(images, *drawn(images, pad), mean, std, pad)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ((0.0, 0.1307, 1.0), (1.0, 0.3081, 0.003)),
+    ],
+)
+def test_kernel_rounds_every_level_as_a_division_does(device, mean, std):
+    levels = torch.arange(256, dtype=torch.uint8, device=device).view(1, 16, 16, 1).expand(1, 16, 16, 3)
+    same_bits(levels, *drawn(levels, 0), mean, std, 0)
+
+
+def test_kernel_edges_of_offsets_and_flips(device):
+    images = batch(8, 3, 5).to(device)
+    corners = torch.tensor([[0, 0], [0, 14], [14, 0], [14, 14], [7, 7], [4, 9], [0, 7], [7, 14]], device=device)
+    for flips in (torch.zeros(8, dtype=torch.bool), torch.ones(8, dtype=torch.bool), torch.arange(8) % 2 == 0):
+        same_bits(images, corners, flips.to(device), MEAN, STD, 7)  # more padding than image: some are all black
+
+
+def test_kernel_of_many_images(device, mutant):
+    images = batch(69, 3, 2).to(device)
+    grouped = mutant("augment", {"N >= 4096": "N >= 69"}).crop_flip_normalise  # as from 4,096 images on
+    same_bits(images, *drawn(images, 1), MEAN, STD, 1, operation=grouped)
+
+
+def test_kernel_on_views(device):
+    images = batch(6, 9, 7).to(device)
+    offsets, flips = drawn(images, 4)
+    turned = images.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    for view in (turned, images.transpose(1, 2), images[:, 1:6, 2:], images.flip(3)):
+        same_bits(view, offsets, flips, MEAN, STD, 4)
+    same_bits(images[::2], offsets[::2], flips[::2], MEAN, STD, 4)
+    same_bits(images, offsets.T.contiguous().T.int(), flips, MEAN, STD, 4)
+
+
+def test_both_paths_draw_the_same(device):
+    images = batch().to(device)
+    plain = augment_ref(images, MEAN, STD, generator=torch.Generator().manual_seed(5))
+    with taking("triton"):
+        assert (augment(images, MEAN, STD, generator=torch.Generator().manual_seed(5)) - plain).abs().max() < 1e-6
+        with pytest.raises(ValueError, match="one value per channel"):
+            augment(images, (0.5,), (0.5,))
+        with pytest.raises(ValueError, match="uint8"):
+            augment(images.float(), MEAN, STD)
+
+
+def test_torch_compile_sees_it(one_graph, device):
+    images = batch().to(device)
+    one_graph(lambda x, o, f: crop_flip_normalise(x, o, f, MEAN, STD, 4), (images, *drawn(images, 4)))
+
+
+def test_operator_is_registered_as_torch_wants(registered, device):
+    images = batch().to(device)
+    registered(_fused, (images, *drawn(images, 4), list(MEAN), list(STD), 4))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"W - 1 - j[None, :], j[None, :])": "W - j[None, :], j[None, :])"},
+        {"tl.load(offsets + n * offsets_n, here, 0)": "tl.load(offsets + n * offsets_n + offsets_axis, here, 0)"},
+        {"place // C % W": "place // C % H"},
+        {"tl.cast(W, tl.uint32))": "tl.cast(W + 1, tl.uint32))"},
+        {"& (row.to(tl.uint32) < tl.cast(H, tl.uint32))": "& (row < H)"},
+        {"return tl.fma(tl.fma(-q, b, a), inverse, q)": "return q"},
+        {"share - mean[None, :]": "share"},
+    ],
+)
+def test_a_wrong_kernel_is_noticed(device, mutant, change):
+    wrong = mutant("augment", change).crop_flip_normalise
+    images = batch().to(device)
+    # a frame of other bytes, so that a read outside the images stays inside their memory
+    framed = torch.nn.functional.pad(images, (0, 0, 8, 8, 8, 8), value=7)[:, 8:-8, 8:-8]
+    with pytest.raises(AssertionError, match="other bits"):
+        same_bits(framed, *drawn(framed, 4), MEAN, STD, 4, operation=wrong)

@@ -1,4 +1,7 @@
-"""`fake_quantize`: the spec's table of values and gradients, its edges, and plain autograd away from them."""
+"""`fake_quantize`: the spec's table of values and gradients, its edges, and plain autograd away from them.
+
+Then its Triton path: the definition's values bit for bit, and its gradients against float64.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ import pytest
 import torch
 
 from efflib.kernels import fake_quantize
-from efflib.kernels.fake_quantize import power_of_two, quantised
+from efflib.kernels.common import taking
+from efflib.kernels.fake_quantize import _fused, _fused_backward, fake_quantize_ref, power_of_two, quantised
 
 LN2 = math.log(2)
 
@@ -178,3 +182,194 @@ def test_wrong_shapes(bits, exponent):
         fake_quantize(torch.zeros(4, 9), torch.zeros(bits), torch.zeros(exponent))
     with pytest.raises(ValueError, match=r"weight \(\)"):
         fake_quantize(torch.zeros(()), torch.zeros(()), torch.zeros(()))
+
+
+def layer(shape, device, dtype=torch.float32, seed=0):
+    """Weight, bits and exponents: codes of 0 to 8 bits with a part of the weights clipped, some channels dead."""
+    generator = torch.Generator().manual_seed(seed)
+    ones = (shape[0], *[1] * (len(shape) - 1))
+    bits = 8 * torch.rand(ones, generator=generator) - 0.5
+    exponent = 1.5 - bits.relu() + torch.randn(ones, generator=generator)
+    weight = torch.randn(shape, generator=generator).to(dtype)
+    return [tensor.to(device) for tensor in (weight, bits, exponent)]
+
+
+def stored(wide, dtype, device):
+    """float32 numbers as a kernel stores them: Triton's interpreter cuts bf16 off where the hardware rounds."""
+    if dtype == torch.bfloat16 and device == "cpu":
+        wide = (wide.view(torch.int32) & -65536).view(torch.float32)
+    return wide.to(dtype)
+
+
+def same_bits(found, expected):
+    """Equal to the last bit, the sign of 0 too; a NaN is a NaN."""
+    same = (found == expected) & (torch.signbit(found) == torch.signbit(expected))
+    return found.dtype == expected.dtype and bool((same | (found.isnan() & expected.isnan())).all())
+
+
+SHAPES = [(64, 16, 3, 3), (7,), (5, 11), (13, 3, 1, 7), (1, 1, 1, 1), (37, 27), (3, 4099)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_kernel_gives_the_definition_bit_for_bit(device, dtype, shape):
+    weight, bits, exponent = layer(shape, device, dtype)
+    expected = fake_quantize_ref(weight.float(), bits, exponent)
+    assert torch.equal(expected.to(dtype), fake_quantize_ref(weight, bits, exponent))
+    with taking("triton"):
+        assert same_bits(fake_quantize(weight, bits, exponent), stored(expected, dtype, device))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_kernel_agrees_with_float64(agree, device, dtype, shape):
+    agree(fake_quantize, fake_quantize_ref, layer(shape, device, dtype), wrt=(0, 1, 2))
+
+
+def test_kernel_has_the_steps_of_the_definition(device):
+    # all channels' powers of two: 20,000 of them, with the codes they give
+    generator = torch.Generator().manual_seed(1)
+    bits = (30 * torch.rand((20000, 1), generator=generator) - 2).to(device)
+    exponent = (20 * torch.randn((20000, 1), generator=generator)).to(device)
+    weight = torch.randn((20000, 1), generator=generator).to(device) * power_of_two(exponent + bits / 2)
+    found = quantised(weight, bits, exponent)
+    y, channels = _fused(weight, bits, exponent)
+    expected = [found.low, found.high, power_of_two(-exponent), found.step]
+    assert same_bits(channels, torch.cat([x.reshape(1, -1) for x in expected]))
+    assert same_bits(y, fake_quantize_ref(weight, bits, exponent))
+
+
+def on_the_bounds(device):
+    """Every half step from beyond one bound to beyond the other, at whole and broken bits, 0 and -0 among them."""
+    s = torch.cat([torch.arange(-10.0, 10.5, 0.5), torch.tensor([-0.0, -0.25])])
+    bits = torch.tensor([3.0, 1.0, 2.33, 0.5, 0.0, -4.0, 32.0, 1e-3])[:, None]
+    exponent = torch.tensor([-2.0, 0.0, 0.0, -1.0, 3.0, 0.0, -1.0, 0.0])[:, None]
+    return [x.to(device) for x in (s * torch.exp2(exponent), bits, exponent)]
+
+
+def large_codes(device):
+    weight = torch.tensor([2.0**k + d for k in (21, 22, 23, 24) for d in (-1.5, -0.5, 0, 0.5, 1.5)])
+    weight = torch.stack([weight, -weight])
+    return [x.to(device) for x in (weight, torch.full((2, 1), 30.0), torch.zeros(2, 1))]
+
+
+def channels_last(device):
+    weight, bits, exponent = layer((8, 5, 3, 3), device)
+    return weight.to(memory_format=torch.channels_last), bits, exponent
+
+
+def one_by_one(device):
+    weight, bits, exponent = layer((8, 16, 1, 1), device)
+    return weight.to(memory_format=torch.channels_last), bits, exponent
+
+
+def sliced(device):
+    weight, bits, exponent = layer((8, 5, 6, 3), device)
+    return weight[:, :, ::2], bits, exponent
+
+
+def transposed(device):
+    weight, bits, exponent = layer((9, 14), device)
+    return weight.t().contiguous().t(), bits, exponent
+
+
+def shared_exponent(device):
+    weight, bits, exponent = layer((9, 14), device)
+    return weight, bits.repeat(1, 2)[:, :1], exponent[:1].expand(9, 1)
+
+
+def narrow_bits(device):
+    weight, bits, exponent = layer((9, 14), device)
+    return weight, bits.bfloat16(), exponent.half()
+
+
+EDGES = [on_the_bounds, large_codes, channels_last, one_by_one, sliced, transposed, shared_exponent, narrow_bits]
+
+
+@pytest.mark.parametrize("case", EDGES)
+def test_kernel_at_the_edges(agree, device, case):
+    tensors = case(device)
+    agree(fake_quantize, fake_quantize_ref, tensors, wrt=(0, 1, 2))
+    with taking("triton"):
+        assert same_bits(fake_quantize(*tensors), fake_quantize_ref(*tensors))
+
+
+def test_kernel_on_bounds_that_are_no_integers(device):
+    # where float64 would decide otherwise, the kernel does as the float32 definition does, gradients too
+    bits = torch.tensor([2.33, 1e-9, 0.41, 6.7])[:, None]
+    low, high = -torch.exp2(bits.double() - 1).float(), torch.exp2(bits.double() - 1).float() - 1
+    steps = torch.arange(-3, 4)
+    weight = torch.cat([x * (1 + steps * 2.0**-24) for x in (low, high)], dim=1).repeat(1, 2)
+    found = []
+    for operation in (fake_quantize, fake_quantize_ref):
+        tensors = [x.to(device).requires_grad_() for x in (weight.clone(), bits.clone(), torch.zeros(4, 1))]
+        with taking("triton"):
+            y = operation(*tensors)
+            found.append([y, *torch.autograd.grad(y, tensors, torch.full_like(y, 2.0))])
+    assert same_bits(found[0][0], found[1][0]) and same_bits(found[0][1], found[1][1])
+    assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter tells of every infinity
+def test_kernel_treats_infinite_powers_and_nan_as_the_definition_does(device):
+    bits = torch.tensor([200.0, 200, 4, 4, 150, -1e4, 4, 0])[:, None].to(device)
+    exponent = torch.tensor([-8.0, -200, -200, 200, -140, 0, -140, 300])[:, None].to(device)
+    weight = torch.tensor([[1.0, -7, 0.3, 1e-30, -1e-39, 3e38]]).repeat(8, 1).to(device)
+    weight[6, 2] = float("nan")
+    found = []
+    for operation in (fake_quantize, fake_quantize_ref):
+        tensors = [x.clone().requires_grad_() for x in (weight, bits, exponent)]
+        with taking("triton"):
+            y = operation(*tensors)
+            found.append([y, *torch.autograd.grad(y, tensors, torch.full_like(y, 2.0))])
+    assert same_bits(found[0][0], found[1][0])
+    for got, wanted in zip(*found, strict=True):
+        assert torch.allclose(got, wanted, rtol=1e-6, atol=0, equal_nan=True)
+
+
+def test_gradients_keep_layout_and_only_what_is_asked_for_is_given(device):
+    for case in (channels_last, one_by_one):
+        weight, bits, exponent = case(device)
+        with taking("triton"):
+            y = fake_quantize(weight.requires_grad_(), bits.requires_grad_(), exponent)
+            y.backward(torch.ones_like(y, memory_format=torch.contiguous_format))
+            assert y.stride() == weight.stride() == weight.grad.stride()
+            with torch.no_grad():
+                assert not fake_quantize(weight, bits, exponent).requires_grad
+        assert bits.grad.shape == bits.shape and exponent.grad is None
+
+
+def test_wrong_shapes_on_the_triton_path(device):
+    weight = torch.zeros(4, 9, device=device)
+    with taking("triton"), pytest.raises(ValueError, match=r"weight \(4, 9\), bits \(4,\)"):
+        fake_quantize(weight, weight[:, 0], weight[:, :1])
+
+
+def test_torch_compile_sees_it(one_graph, device):
+    one_graph(fake_quantize, layer((5, 11), device), wrt=(0, 1, 2))
+
+
+def test_operators_are_registered_as_torch_wants(registered, device):
+    tensors = layer((5, 3, 2, 2), device)
+    channels = _fused(*tensors)[1]
+    registered(_fused_backward, (torch.rand(5, 3, 2, 2).to(device), *tensors, channels))
+    registered(_fused, tuple(tensor.requires_grad_() for tensor in tensors))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"(clipped + whole) - whole": "tl.floor(clipped + 0.5)"},
+        {"tl.where(clipped < 0.0, -8388608.0, 8388608.0)": "8388608.0"},
+        {"tl.where((scaled > high) & alive": "tl.where((scaled >= high) & alive"},
+        {"_power_of_two(e + b - 1.0)": "_power_of_two(e + b)"},
+        {"high) * step - w * inside": "high) * step - w"},
+        {"g * (above - below)": "g * (above + below)"},
+        {"moved * 0.6931471805599453": "moved"},
+        {"(tiles + tile).to(tl.int64)[:, None]": "tile.to(tl.int64)[:, None]"},
+    ],
+)
+def test_a_wrong_kernel_is_noticed(agree, device, mutant, change):
+    wrong = mutant("fake_quantize", change)
+    with pytest.raises(AssertionError, match="is off by"):
+        agree(wrong.fake_quantize, fake_quantize_ref, on_the_bounds(device), wrt=(0, 1, 2))
