@@ -111,8 +111,10 @@ def _missing(rows: list[Row], name: str) -> str:
     """What has not been measured yet, and the command that would."""
     if any(row["device_type"] == "cuda" for row in rows):
         return ""
-    what = "No GPU row has been recorded" if rows else "Nothing has been recorded"
-    return f"{what}: `python -m benchmarks.{name} --record` on a machine with one fills this in."
+    command = f"`python -m benchmarks.{name} --record`"
+    if not rows:
+        return f"Nothing has been recorded yet: {command} fills this in."
+    return f"No GPU row has been recorded: {command} on a machine with one fills this in."
 
 
 def _place(row: Mapping[str, str]) -> str:
