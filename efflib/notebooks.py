@@ -375,7 +375,7 @@ def _this_interpreter() -> type:
 
 PROBE = """\
 def _probe():
-    import json, os, platform, sys
+    import json, os, platform, sys, time
     torch = sys.modules.get("torch")
     cuda = torch is not None and torch.cuda.is_initialized()
     cpu = f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
@@ -384,6 +384,7 @@ def _probe():
         "threads": torch.get_num_threads() if torch else None,
         "python": platform.python_version(),
         "torch": torch.__version__ if torch else None,
+        "cpu_seconds": round(time.process_time(), 1),
     }
     print(json.dumps(facts))
 

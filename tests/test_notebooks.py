@@ -149,7 +149,7 @@ def test_execution_is_stable_skippable_and_clean(source, target):
     run = json.loads(notebooks.sidecar_of(target).read_text())
     assert "progress bar" in run["warnings"]
     assert run["parameters"]["seeds"] == [0, 1, 2]
-    assert run["seconds"] > 0
+    assert run["seconds"] > 0 and run["cpu_seconds"] > 0
     assert run["device"].startswith("CPU")
     before, touched = target.read_bytes(), target.stat().st_mtime_ns
     assert not notebooks.execute(source, target, given)
@@ -277,6 +277,10 @@ def test_cell_after_the_parameters_refuses_a_misspelt_one(source, monkeypatch):
 
 @pytest.mark.skipif(os.environ.get("CI") != "true", reason="the limit holds for the machine of the CI")
 @pytest.mark.parametrize("source", notebooks.sources(), ids=notebooks.name_of)
-def test_smoke_notebook_takes_less_than_a_minute(source):
+def test_a_smoke_notebook_asks_for_little_work(source):
+    """Processor time, not the clock: that other programs run beside it is no fault of a notebook's.
+
+    A page is meant to take a minute on two cores at work on two pages; a slower processor gets half as much again.
+    """
     run = json.loads(notebooks.sidecar_of(notebooks.target_of(source)).read_text())
-    assert run["parameters"].get("scale", "smoke") != "smoke" or run["seconds"] < 60
+    assert run["parameters"].get("scale", "smoke") != "smoke" or run["cpu_seconds"] < 90
