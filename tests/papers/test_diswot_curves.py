@@ -13,33 +13,19 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
+from made_records import recorded
 
 from efflib.papers.diswot import arms, curves
 from efflib.papers.diswot.arms import SIZES
 from efflib.papers.diswot.tables import tables
 from efflib.report.tables import compare
 from efflib.trials import Entry, Results
-from efflib.trials.provenance import source_hash
-from efflib.trials.record import Cost, DataUsed, Provenance, Record
 
 mpl.use("agg")
 
 Metrics = dict[str, Any]
 ALONE, KD, DISWOT, COSINE = (curves.NAMES[name] for name in ("baseline", "kd", "gradcam_l2", "lrp_cosine"))
 UNWEIGHTED = {"cross_entropy": 1.2, "kd": 0.4, "semantic": 0.8, "relation": 0.04}
-
-
-def recorded(trial: Any, metrics: Metrics, device: str = "toy") -> Record:
-    made = Provenance(
-        device=device, device_type="cpu", threads=1, versions={}, commit="c0ffee", dirty=False,
-        source_hash=source_hash(trial.recipe), canary={"value": 1.0}, date="2026-01-01",
-    )  # fmt: skip
-    return Record(
-        schema=1, key=trial.identity, identity=trial.identity, recipe=trial.recipe, recipe_version=1,
-        config=trial.config, parents={}, precision="fp32", status="ok", metrics=metrics, provenance=made,
-        dataset=DataUsed(name=trial.config["dataset"], fingerprint="f" * 16, variant="embedded"),
-        cost=Cost(seconds=1.0, peak_memory_bytes=1, flops=1e12),
-    )  # fmt: skip
 
 
 def results_of(

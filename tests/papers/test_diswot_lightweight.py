@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib as mpl
 import pytest
+from made_records import recorded
 
 from efflib.papers.diswot import lightweight
 from efflib.papers.diswot.arms import BEST
@@ -17,23 +18,8 @@ from efflib.papers.diswot.costs import cost
 from efflib.papers.diswot.space import TEACHER
 from efflib.papers.diswot.tables import tables
 from efflib.trials import Entry, Results
-from efflib.trials.provenance import source_hash
-from efflib.trials.record import Cost, DataUsed, Provenance, Record
 
 mpl.use("agg")
-
-
-def recorded(trial: Any, metrics: dict[str, Any]) -> Record:
-    made = Provenance(
-        device="toy", device_type="cpu", threads=1, versions={}, commit="c0ffee", dirty=False,
-        source_hash=source_hash(trial.recipe), canary={"value": 1.0}, date="2026-01-01",
-    )  # fmt: skip
-    return Record(
-        schema=1, key=trial.identity, identity=trial.identity, recipe=trial.recipe, recipe_version=1,
-        config=trial.config, parents={}, precision="fp32", status="ok", metrics=metrics, provenance=made,
-        dataset=DataUsed(name=trial.config["dataset"], fingerprint="f" * 16, variant="embedded"),
-        cost=Cost(seconds=1.0, peak_memory_bytes=1, flops=1e12),
-    )  # fmt: skip
 
 
 def results_of(metrics: Callable[[dict, int], dict | None], scale: str = "tiny", seeds: int = 2) -> Results:

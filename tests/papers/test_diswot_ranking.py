@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
+from made_records import recorded
 from scipy.stats import kendalltau
 
 from efflib.papers.diswot import ranking
@@ -23,27 +24,12 @@ from efflib.papers.diswot.tables import tables
 from efflib.report.notebook import ChanceLevel
 from efflib.report.tables import compare
 from efflib.trials import Entry, Results
-from efflib.trials.provenance import source_hash
-from efflib.trials.record import Cost, DataUsed, Provenance, Record
 
 mpl.use("agg")
 
 Metrics = dict[str, Any]
 NAMES = list(STUDENTS)
 DRAWS = 4
-
-
-def recorded(trial: Any, metrics: Metrics) -> Record:
-    made = Provenance(
-        device="toy", device_type="cpu", threads=1, versions={}, commit="c0ffee", dirty=False,
-        source_hash=source_hash(trial.recipe), canary={"value": 1.0}, date="2026-01-01",
-    )  # fmt: skip
-    return Record(
-        schema=1, key=trial.identity, identity=trial.identity, recipe=trial.recipe, recipe_version=1,
-        config=trial.config, parents={}, precision="fp32", status="ok", metrics=metrics, provenance=made,
-        dataset=DataUsed(name=trial.config["dataset"], fingerprint="f" * 16, variant="embedded"),
-        cost=Cost(seconds=1.0, peak_memory_bytes=1, flops=1e12),
-    )  # fmt: skip
 
 
 def results_of(metrics: Callable[[dict, int, Any], Metrics | None], scale: str = "tiny", seeds: int = 2) -> Results:

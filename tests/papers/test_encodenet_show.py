@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from made_records import recorded
 from torch import Tensor, nn
 
 from efflib import load_dataset
@@ -22,8 +23,6 @@ from efflib.papers.encodenet.codebook import Clusters, build, ranking
 from efflib.papers.encodenet.show import Scene
 from efflib.papers.encodenet.tables import tables
 from efflib.trials import Entry, Results, Store
-from efflib.trials.provenance import source_hash
-from efflib.trials.record import Cost, DataUsed, Provenance, Record
 
 mpl.use("agg")
 
@@ -315,26 +314,17 @@ def test_every_reading_has_words_and_a_number_that_fits_it() -> None:
 MEANS = {"baseline": 80.0, "identity": 78.0, "class": 81.0, "cluster": 82.0}
 
 
-def recorded(trial: Any, last: float, best: float) -> Record:
-    made = Provenance(
-        device="toy", device_type="cpu", threads=1, versions={}, commit="c0ffee", dirty=False,
-        source_hash=source_hash(trial.recipe), canary={"value": 1.0}, date="2026-01-01",
-    )  # fmt: skip
-    return Record(
-        schema=1, key=trial.identity, identity=trial.identity, recipe=trial.recipe, recipe_version=1,
-        config=trial.config, parents={}, precision="fp32", status="ok", metrics={"last": last, "test_best": best},
-        dataset=DataUsed(name=trial.config["dataset"], fingerprint="f" * 16, variant="jpeg-q7"), provenance=made,
-        cost=Cost(seconds=1.0, peak_memory_bytes=1, flops=1e12),
-    )  # fmt: skip
-
-
 def results_of(value, scale: str = "tiny", seeds: int = 3) -> Results:
     """Results of table 3's grid with `value(cell)` in each cell, None for no record; the best test epoch is MEANS'."""
     entries = []
     for cell, seed, trial in tables["table3"].entries(scale, seeds):
         mean, best = value(cell), MEANS.get(cell.get("target", cell["method"]), 79.0)
         noise = 0.1 * ((seed + len(str(cell))) % 3)
-        record = None if mean is None else recorded(trial, mean + noise, best + noise)
+        record = (
+            None
+            if mean is None
+            else recorded(trial, {"last": mean + noise, "test_best": best + noise}, variant="jpeg-q7")
+        )
         entries.append(Entry(cell, seed, trial, record))
     return Results(tables["table3"], scale, entries)
 

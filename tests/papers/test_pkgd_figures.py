@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from made_records import recorded
 
 from efflib import create_model, load_dataset
 from efflib.data import NORMALISATION
@@ -29,9 +30,7 @@ from efflib.papers.table import Table
 from efflib.report.verdict import SCALES, claim_verdict
 from efflib.training import evaluate, seeded, tiny_imagenet
 from efflib.trials import Entry, Results, Store, Trial
-from efflib.trials.provenance import source_hash
 from efflib.trials.recipes import Context, get_recipe
-from efflib.trials.record import Cost, DataUsed, Provenance, Record
 
 mpl.use("agg")
 TINY = ("resnet34", "resnet18", "tiny_imagenet")
@@ -204,19 +203,6 @@ def test_networks_are_told_apart_by_their_parents():
 
 
 # --- records to draw --------------------------------------------------------------------------------------
-
-
-def recorded(trial, metrics, device="cpu one", weights=None, flops=1e12) -> Record:
-    made = Provenance(
-        device=device, device_type="cpu", threads=1, versions={}, commit="c0ffee", dirty=False,
-        source_hash=source_hash(trial.recipe), canary={"value": 1.0}, date="2026-01-01",
-    )  # fmt: skip
-    return Record(
-        schema=1, key=trial.identity, identity=trial.identity, recipe=trial.recipe, recipe_version=1,
-        config=trial.config, parents={}, precision="fp32", status="ok", metrics=metrics, provenance=made,
-        dataset=DataUsed(name=trial.config["dataset"], fingerprint="f" * 16, variant="embedded"),
-        cost=Cost(seconds=1.0, peak_memory_bytes=1, flops=flops), weights=weights,
-    )  # fmt: skip
 
 
 def results_of(table: Table, metrics, scale="smoke", seeds=1, devices=lambda cell: "cpu one", **choices) -> Results:

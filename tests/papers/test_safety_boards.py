@@ -15,6 +15,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from made_records import recorded
 
 from efflib.data import embedded_names
 from efflib.models import create_model
@@ -26,8 +27,6 @@ from efflib.papers.safety.tables import tables
 from efflib.quantize import mean_bits, preset, quantize_model
 from efflib.report.tables import compare
 from efflib.trials import Entry, Results, Store
-from efflib.trials.provenance import source_hash
-from efflib.trials.record import Cost, DataUsed, Provenance, Record
 
 mpl.use("agg")
 
@@ -35,19 +34,6 @@ Metrics = dict[str, Any]
 
 
 # --- records to show --------------------------------------------------------------------------------------
-
-
-def recorded(trial: Any, metrics: Metrics) -> Record:
-    made = Provenance(
-        device="toy", device_type="cpu", threads=1, versions={}, commit="c0ffee", dirty=False,
-        source_hash=source_hash(trial.recipe), canary={"value": 1.0}, date="2026-01-01",
-    )  # fmt: skip
-    return Record(
-        schema=1, key=trial.identity, identity=trial.identity, recipe=trial.recipe, recipe_version=1,
-        config=trial.config, parents={}, precision="fp32", status="ok", metrics=metrics, provenance=made,
-        dataset=DataUsed(name=trial.config["dataset"], fingerprint="f" * 16, variant="embedded"),
-        cost=Cost(seconds=1.0, peak_memory_bytes=1, flops=1e12),
-    )  # fmt: skip
 
 
 def results_of(
