@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks import measure
-from benchmarks.kernels import CASES, _differentiable, operation, tensors
+from benchmarks.kernels import CASES, differentiable, operation, tensors
 from efflib.kernels.common import taking, triton
 
 UNITS = {"REG": "registers", "STACK": "bytes of stack", "SHARED": "bytes of shared memory"}
@@ -80,7 +80,7 @@ def kernels_of(name: str, capability: int) -> dict[str, Any]:
     case = CASES[name]
     arguments = case.arguments(64, torch.device("cpu"))
     if case.backward:
-        arguments = tuple(_differentiable(value) for value in arguments)
+        arguments = tuple(differentiable(value) for value in arguments)
     with compiling_only(capability) as found, taking("triton"):
         outputs = [value for value in tensors(operation(name)(*arguments)) if value.requires_grad]
         if outputs:

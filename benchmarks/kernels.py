@@ -194,7 +194,7 @@ def rows_of_case(
     device, case = options.device, CASES[name]
     arguments = case.arguments(count, device)
     if backward:
-        arguments = tuple(_differentiable(value) for value in arguments)
+        arguments = tuple(differentiable(value) for value in arguments)
     moved = traffic(arguments, operation(name)(*arguments), backward)
     flops = case.flops(count) * (3 if backward else 1)
     ways = contestants(name, arguments, backward, options.compile)
@@ -227,9 +227,10 @@ def _floors(samples: dict[str, list[float]], copies: float, products: float) -> 
     return [max(pair) for pair in zip(by_bytes, by_flops, strict=True)]
 
 
-def _differentiable(value: Any) -> Any:
+def differentiable(value: Any) -> Any:
+    """The value with gradients asked for, where it is (or holds) floating point tensors."""
     if isinstance(value, list):
-        return [_differentiable(each) for each in value]
+        return [differentiable(each) for each in value]
     return value.requires_grad_() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 

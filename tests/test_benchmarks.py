@@ -328,7 +328,7 @@ def differentiated(name, arguments):
     """Outputs for inputs that ask for gradients; an operation on pixels has none, a mask is made without."""
     if name in ("augment", "mask_least_salient"):
         return ()
-    return kernels.operation(name)(*(kernels._differentiable(value) for value in arguments))
+    return kernels.operation(name)(*(kernels.differentiable(value) for value in arguments))
 
 
 def test_every_operation_of_the_library_is_timed():

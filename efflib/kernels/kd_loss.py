@@ -119,10 +119,12 @@ def _forward_kernel(
     C = columns * UNIT
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     here = row < N
-    kept = tl.minimum(row, N - 1)[None, :, None]  # rows beyond N repeat the last one and are not stored
+    kept = tl.minimum(row, N - 1)  # rows beyond N repeat the last one and are not stored
     column = tl.arange(0, PARTS)[:, None, None] * LANES + tl.arange(0, LANES)[None, None, :]  # (PARTS, 1, LANES)
-    students = student + kept * student_row * UNIT + column.to(tl.int64) * student_column  # (PARTS, ROWS, LANES)
-    teachers = teacher + kept * teacher_row * UNIT + column.to(tl.int64) * teacher_column
+    students = (
+        student + kept[None, :, None] * student_row * UNIT + column.to(tl.int64) * student_column
+    )  # (PARTS, ROWS, LANES)
+    teachers = teacher + kept[None, :, None] * teacher_row * UNIT + column.to(tl.int64) * teacher_column
     top_s = tl.full((ROWS,), -float("inf"), tl.float32)
     top_t = tl.full((ROWS,), -float("inf"), tl.float32)
     for start in range(0, C, PARTS * LANES):

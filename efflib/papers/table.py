@@ -293,7 +293,7 @@ def _refuse_derived(where: str, raw: Mapping[str, Any]) -> None:
     if bad:
         raise ValueError(
             f"{where}: {', '.join(bad)} was not printed by the paper. printed.yaml holds only printed "
-            "numbers; compute findings in audit.py and quote other sources in references.yaml."
+            "numbers; compute findings in the paper's audit and quote other sources in references.yaml."
         )
 
 

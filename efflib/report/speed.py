@@ -19,6 +19,7 @@ BENCHMARKS = (
     ("kernels", "Operations", "Every operation of `efflib.kernels` against its floor."),
 )
 FLOOR_UNIT = "% of floor"
+RIVALS = ("definition", "torch.compile", "Liger-Kernel")
 
 
 def speed_markdown(folder: Path) -> str:
@@ -87,10 +88,9 @@ def _operation(rows: list[Row]) -> dict[str, Any]:
     line: dict[str, Any] = {"operation": name, "passes": passes}
     line |= dict(setting.split("=") for setting in settings)
     line |= {"floor": times.get("floor"), "efflib": times["efflib"], FLOOR_UNIT: shares.get("efflib")}
-    for rival in ("definition", "torch.compile", "Liger-Kernel"):
-        line[rival] = times.get(rival, "")
-    rivals = [times[rival] for rival in ("definition", "torch.compile", "Liger-Kernel") if rival in times]
-    line["times the best other"] = min(rivals) / times["efflib"] if rivals else ""
+    line |= {rival: times.get(rival, "") for rival in RIVALS}
+    found = [times[rival] for rival in RIVALS if rival in times]
+    line["times the best other"] = min(found) / times["efflib"] if found else ""
     return line
 
 

@@ -49,7 +49,7 @@ def undecided(tables: Mapping[str, Any], scale: str, store: Store | None = None)
 
 def _needs(table: Any, scale: str, store: Store) -> Iterable[Need]:
     found = collect(table, scale, MIN_SEEDS, store=store)
-    more: dict[int, Results] = {}
+    by_seeds = {MIN_SEEDS: found}
     for claim in table.claims:
         if SCALES.index(scale) < SCALES.index(claim.minimum_scale):
             continue
@@ -59,9 +59,9 @@ def _needs(table: Any, scale: str, store: Store) -> Iterable[Need]:
         seeds = _seeds(verdict)
         if seeds > MOST_SEEDS:
             continue
-        if seeds not in more:
-            more[seeds] = collect(table, scale, seeds, store=store)
-        yield Need(claim.id, tuple(_missing(claim, more[seeds])))
+        if seeds not in by_seeds:
+            by_seeds[seeds] = collect(table, scale, seeds, store=store)
+        yield Need(claim.id, tuple(_missing(claim, by_seeds[seeds])))
 
 
 def _seeds(verdict: ClaimVerdict) -> int:
