@@ -3,7 +3,8 @@
 The plain loop is what most public CIFAR code runs: a DataLoader with workers, torchvision transforms image by image,
 fp32, `loss.item()` in every step. It gets what costs it least: persistent workers, pinned memory and cuDNN's
 autotuner on CUDA. Ours is `efflib.training` itself: uint8 images on the device, augmentation there, losses read once
-per epoch. The ablations change precision and memory layout one at a time. All train the same network from the same
+per epoch. The ablations change precision and memory layout one at a time; `--compile` adds the loop with its network
+and loss through `torch.compile` (`fit(compiled=True)`: CUDA graphs on a GPU). All train the same network from the same
 weights, with the same optimiser and batch size, on as many synthetic images shaped like CIFAR; nothing is downloaded.
 With `--teacher` they distil it (Hinton's loss, T = 4, 0.1 cross-entropy): both loops run the teacher on every batch.
 
@@ -160,6 +161,7 @@ def our_loop(
     precision: str,
     layout: str = "channels_last",
     teacher: nn.Module | None = None,
+    compiled: bool = False,
 ) -> Callable[[], float]:
     """One epoch of efflib.training as a function; it returns the mean loss of the epoch.
 
@@ -173,7 +175,7 @@ def our_loop(
     def loss(network: nn.Module, batch: Batch) -> Tensor | dict[str, Tensor]:
         return objective(network, replace(batch, images=batch.images.contiguous(memory_format=memory)))
 
-    run = _Run(model, data, data.take([0]), None, recipe_of(batch_size), loss, 0, device, precision)
+    run = _Run(model, data, data.take([0]), None, recipe_of(batch_size), loss, 0, device, precision, compiled=compiled)
     run.model.to(memory_format=memory)
     history = History()
 
@@ -220,7 +222,7 @@ def network(name: str) -> nn.Module:
 
 
 def contestants(options: argparse.Namespace) -> dict[str, Callable[[], float]]:
-    """The plain loop, then ours: fp32 and the asked precision (once if equal) in both memory layouts."""
+    """The plain loop, then ours: fp32 and the asked precision (once if equal) in both memory layouts; then compiled."""
     data, device = synthetic(options.images), options.device
 
     def teacher() -> nn.Module | None:
@@ -232,7 +234,17 @@ def contestants(options: argparse.Namespace) -> dict[str, Callable[[], float]]:
             loops[f"efflib {precision} {layout}"] = our_loop(
                 network(options.model), data, options.batch_size, device, precision, layout, teacher()
             )
+    for name in _compiled(options):
+        precision = name.split()[1]
+        loops[name] = our_loop(
+            network(options.model), data, options.batch_size, device, precision, teacher=teacher(), compiled=True
+        )
     return loops
+
+
+def _compiled(options: argparse.Namespace) -> list[str]:
+    """Name of the compiled contestant, if it was asked for: in the last precision, channels-last."""
+    return [f"efflib {_precisions(options)[-1]} channels_last compiled"] if options.compile else []
 
 
 def _precisions(options: argparse.Namespace) -> list[str]:
@@ -264,10 +276,10 @@ def floor_rows(options: argparse.Namespace, samples: dict, setting: str, place: 
         name = f"{FLOOR} {precision}"
         per_image = f"{setting} flops={flops:.4g} bytes={values * size:.4g} per image"
         rows.append(measure.row(place, name, per_image, "images/s", [1 / floor for floor in floors]))
-        for layout in LAYOUTS:
-            ours = samples[f"efflib {precision} {layout}"]
+        for contestant in (name for name in samples if name.startswith(f"efflib {precision} ")):
+            ours = samples[contestant]
             shares = [100 * floor * options.images / spent for floor, spent in zip(floors, ours, strict=True)]
-            rows.append(measure.row(place, f"efflib {precision} {layout}", per_image, "% of floor", shares))
+            rows.append(measure.row(place, contestant, per_image, "% of floor", shares))
     return rows
 
 
@@ -295,6 +307,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", choices=list_models(), default="vgg8", metavar="NAME", help="default vgg8")
     parser.add_argument("--teacher", choices=list_models(), metavar="NAME", help="distil this network; default none")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of ours; default auto")
+    parser.add_argument("--compile", action="store_true", help="also ours through torch.compile (CUDA graphs)")
     parser.add_argument("--batch-size", type=measure.positive, default=64, help="default 64")
     parser.add_argument("--images", type=measure.positive, help="per epoch; default 5,000 on a CPU, 50,000 on CUDA")
     parser.add_argument(

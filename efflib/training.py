@@ -136,12 +136,15 @@ RECIPES: dict[str, Callable[[int], TrainingRecipe]] = {
 
 @dataclass(frozen=True)
 class Batch:
-    """What a loss sees: images (B, C, H, W) normalised, targets (B,), indices (B,) in the set, progress in epochs."""
+    """What a loss sees: images (B, C, H, W) normalised, targets (B,), indices (B,) in the set, progress in epochs.
+
+    The progress is a number, and for a compiled loss a tensor (), whose changing value needs no new compilation.
+    """
 
     images: Tensor
     targets: Tensor
     indices: Tensor
-    progress: float
+    progress: float | Tensor
 
 
 Loss = Callable[[nn.Module, Batch], "Tensor | dict[str, Tensor]"]
@@ -345,6 +348,7 @@ def fit(
     description: str = "training",
     curriculum: Curriculum | None = None,
     follow: Follow | None = None,
+    compiled: bool = False,
 ) -> History:
     """Train a classifier and follow its accuracy on the test set (and the held-out images) after every epoch.
 
@@ -367,6 +371,9 @@ def fit(
         curriculum: of `efflib.curricula`, or None.
         follow: called after each epoch with the network in eval mode and the number of finished epochs; what it
             returns (plain numbers, lists and dicts), if anything, is kept in `History.followed`, also in checkpoints.
+        compiled: run network, loss and gradient through `torch.compile`, on CUDA replayed as CUDA graphs. The first
+            step then takes up to minutes, and results differ by rounding (with dropout, also by other draws). A loss
+            that differentiates twice (`diswot_plus`) cannot be compiled.
 
     Returns:
         History; the model holds the weights of the last epoch and is left in eval mode.
@@ -380,7 +387,7 @@ def fit(
     recipe = _named(recipe)
     device = pick_device(device)
     precision = pick_precision(precision, device)
-    run = _Run(model, train, test, validation, recipe, loss, seed, device, precision, curriculum, follow)
+    run = _Run(model, train, test, validation, recipe, loss, seed, device, precision, curriculum, follow, compiled)
     history = run.restore(checkpoint)
     started = time.perf_counter() - history.seconds
     shown = tqdm(**_bar(run, history, recipe.epochs, progress, description))
@@ -455,7 +462,19 @@ class _Run:
     """State of one `fit` call: the sets on the device, the optimiser, and one epoch of work."""
 
     def __init__(
-        self, model, train, test, validation, recipe, loss, seed, device, precision, curriculum=None, follow=None
+        self,
+        model,
+        train,
+        test,
+        validation,
+        recipe,
+        loss,
+        seed,
+        device,
+        precision,
+        curriculum=None,
+        follow=None,
+        compiled=False,
     ):
         _check_sets(train, test, validation)
         self.dtype = torch.float64 if precision == "fp64" else torch.float32
@@ -464,6 +483,7 @@ class _Run:
             loss.to(device, self.dtype).to(memory_format=torch.channels_last)
         self.loss, self.recipe, self.seed, self.device, self.precision = loss, recipe, seed, device, precision
         self.curriculum, self.follow = curriculum or Curriculum(), follow
+        self.compiled, self.objective = compiled, _compile(loss, device) if compiled else loss
         self.mean, self.std = normalisation(recipe, train)
         self.train, self.test = DeviceSet(train, device), DeviceSet(test, device)
         self.validation = DeviceSet(validation, device) if validation is not None else None
@@ -519,7 +539,7 @@ class _Run:
         torch.manual_seed(derived_seed(self.seed, epoch, "layers"))  # dropout
         totals: dict[str, Tensor] = {}
         for batch in self._batches(epoch):
-            self._pace(batch.progress)
+            self._pace(float(batch.progress))
             for name, value in self._step(batch).items():
                 totals[name] = totals.get(name, 0) + value.detach() * len(batch.targets)
             bar.update()
@@ -534,7 +554,7 @@ class _Run:
         )
         for batch in batches:
             images = batch.images.to(self.dtype)
-            yield replace(batch, images=self.curriculum.images(images, batch.progress, self.recipe.epochs))
+            yield replace(batch, images=self.curriculum.images(images, float(batch.progress), self.recipe.epochs))
 
     def _pace(self, progress: float) -> None:
         """What the curriculum changes from one batch to the next: feature maps and rates."""
@@ -545,8 +565,13 @@ class _Run:
             group["lr"] = factor * common
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
+        if self.compiled:
+            batch = replace(
+                batch, progress=torch.full((), float(batch.progress), dtype=torch.float64, device=self.device)
+            )
+            torch.compiler.cudagraph_mark_step_begin()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            value = self.loss(self.model, batch)
+            value = self.objective(self.model, batch)
         terms = value if isinstance(value, dict) else {"cross_entropy": value}
         total = torch.stack([term.to(self.dtype) for term in terms.values()]).sum()
         self.optimiser.zero_grad(set_to_none=True)
@@ -752,6 +777,11 @@ def _check_sets(train: ImageSet, test: ImageSet, validation: ImageSet | None) ->
             raise ValueError(
                 f"{name} images {data.images.shape[1:]} differ in shape from training images {train.images.shape[1:]}"
             )
+
+
+def _compile(loss: Loss, device: torch.device) -> Loss:
+    """The loss with its network as compiled graphs; on CUDA they are replayed without a launch per kernel."""
+    return torch.compile(loss, mode="reduce-overhead" if device.type == "cuda" else None)
 
 
 def _optimiser(recipe: TrainingRecipe, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:

@@ -239,15 +239,16 @@ def test_contestants_are_the_plain_loop_and_the_ablations():
     parser = measure.parser("trainer", "x", 1)
     options = parser.parse_args(["--device", "cpu"])
     options.model, options.teacher, options.images, options.batch_size, options.workers = "vgg8", None, 8, 8, 0
-    options.precision = "bf16"
+    options.precision, options.compile = "bf16", True
     assert list(trainer.contestants(options)) == [
         "plain loop",
         "efflib fp32 contiguous",
         "efflib fp32 channels_last",
         "efflib bf16 contiguous",
         "efflib bf16 channels_last",
+        "efflib bf16 channels_last compiled",
     ]
-    options.precision = "fp32"
+    options.precision, options.compile = "fp32", False
     assert len(trainer.contestants(options)) == 3
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import subprocess
 import sys
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import nn
 
+from efflib import distill
 from efflib.data import ImageSet, load_dataset
 from efflib.kernels.augment import affine_normalise, crop_flip_normalise, draw_affine
 from efflib.models import create_model
@@ -883,3 +884,45 @@ def test_an_interrupted_run_with_flip_affine_ends_like_an_unbroken_one(tmp_path)
     assert resumed.resumed_from == 1 and resumed.losses == unbroken.losses and same(weights, again)
     with pytest.raises(ForeignCheckpoint):
         train(checkpoint=tmp_path / "c.pt")
+
+
+# --- compiled -----------------------------------------------------------------------------------------------
+
+
+def distilling():
+    """A student with ReviewKD's growing loss beside a narrow teacher: a network, modules that learn, a warm-up."""
+    student, teacher = (network("resnet8x4", seed, width=0.125) for seed in (0, 1))
+    images = torch.zeros(2, 1, *digits()[0].images.shape[1:3])
+    with seeded(2):
+        method = distill.create("reviewkd", student, teacher, images, warmup_epochs=3)
+    return student, distill.Distillation(method, teacher)
+
+
+def test_a_compiled_run_is_the_eager_one_in_one_graph(monkeypatch):
+    # The tracer and autograd's part without code generation: that differs by rounding, and takes minutes.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    torch._dynamo.reset()
+    counted = torch._dynamo.utils.counters
+    counted.clear()
+    runs = []
+    for compiled in (False, True):
+        student, loss = distilling()
+        history, weights = train(student, loss=loss, compiled=compiled)
+        runs.append((history.losses, weights))
+    (eager, before), (traced, after) = runs
+    assert all(traced[term] == pytest.approx(eager[term], rel=1e-5) for term in eager)
+    assert all(torch.allclose(after[name], before[name], rtol=1e-4, atol=1e-5) for name in before)
+    assert traced["train_feature"][0] == 0 < traced["train_feature"][1]  # the weight grew, and the graph stayed
+    assert counted["stats"]["unique_graphs"] == 1 and not counted["graph_break"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_graphs_follow_the_eager_run():
+    torch._dynamo.reset()
+    first = []
+    for compiled in (False, True):
+        student, loss = distilling()
+        history, _ = train(student, loss=loss, compiled=compiled, device="cuda")
+        first.append(history.losses["train_loss"])
+    assert np.allclose(*first, rtol=0.02)  # three epochs of nine steps, fp32 with TF32 products

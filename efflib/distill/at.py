@@ -25,7 +25,7 @@ class AT(Distiller):
         self.feature_weight = feature_weight
 
     def forward(
-        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float
+        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float | Tensor
     ) -> dict[str, Tensor]:
         pairs = zip(student.stages, teacher.stages, strict=True)
         attention = torch.stack([attention_loss(s, t) for s, t in pairs]).sum()

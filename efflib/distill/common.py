@@ -96,9 +96,13 @@ def resized(x: Tensor, size: tuple[int, ...]) -> Tensor:
     return x if tuple(x.shape[2:]) == tuple(size) else F.interpolate(x, size=tuple(size), mode="nearest")
 
 
-def warmup(progress: float, epochs: float, ahead: int = 0) -> float:
+def warmup(progress: float | Tensor, epochs: float, ahead: int = 0) -> float | Tensor:
     """min(1, (floor(progress) + ahead) / epochs): 1 without a warm-up. DKD counts one ahead (DESIGN section 10)."""
-    return 1.0 if epochs <= 0 else min(1.0, (math.floor(progress) + ahead) / epochs)
+    if epochs <= 0:
+        return 1.0
+    if isinstance(progress, Tensor):
+        return ((progress.floor() + ahead) / epochs).clamp(max=1.0)
+    return min(1.0, (math.floor(progress) + ahead) / epochs)
 
 
 def need_pairs(method: str, count: int, least: int = 2) -> None:

@@ -106,7 +106,7 @@ class CRD(Distiller):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def forward(
-        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float
+        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float | Tensor
     ) -> dict[str, Tensor]:
         z_s = F.normalize(widened(self.student_head(student.pooled)), dim=1)
         z_t = F.normalize(widened(self.teacher_head(teacher.pooled.detach())), dim=1)

@@ -225,7 +225,7 @@ class DisWOTPlus(Distiller):
         teacher: Features,
         targets: Tensor,
         indices: Tensor,
-        progress: float,
+        progress: float | Tensor,
         networks: Networks | None = None,
     ) -> dict[str, Tensor]:
         check_logits(student.logits, teacher.logits, self.temperature)

@@ -55,9 +55,9 @@ def target_kd(student: Tensor, teacher: Tensor, targets: Tensor, temperature: fl
 
 def other_kd(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float) -> Tensor:
     """NCKD: T^2 KL between the distributions over the other classes."""
-    N, C = student.shape
-    others = F.one_hot(targets, C) == 0
-    return softened_kl(student[others].view(N, C - 1), teacher[others].view(N, C - 1), temperature)
+    below = torch.arange(student.shape[1] - 1, device=targets.device)
+    others = below + (below >= targets[:, None])  # (N, C - 1); a mask of unknown count would make the host wait
+    return softened_kl(student.gather(1, others), teacher.gather(1, others), temperature)
 
 
 def _two_way(scaled: Tensor, targets: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class DKD(Distiller):
         self.temperature, self.warmup_epochs = temperature, warmup_epochs
 
     def forward(
-        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float
+        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float | Tensor
     ) -> dict[str, Tensor]:
         weights = (self.target_weight, self.other_weight, self.temperature)
         decoupled = dkd_loss(student.logits, teacher.logits, targets, *weights)

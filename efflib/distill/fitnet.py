@@ -37,7 +37,7 @@ class FitNet(Distiller):
         self.regressor = nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 
     def forward(
-        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float
+        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float | Tensor
     ) -> dict[str, Tensor]:
         hint = hint_loss(self.regressor(student.stages[self.stage]), teacher.stages[self.stage])
         return {"cross_entropy": F.cross_entropy(student.logits, targets), "feature": self.feature_weight * hint}

@@ -94,7 +94,7 @@ class FT(Distiller):
         return self
 
     def forward(
-        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float
+        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float | Tensor
     ) -> dict[str, Tensor]:
         with torch.no_grad():
             factors = self.paraphraser.encoder(teacher.stages[-1])

@@ -69,7 +69,7 @@ class ICKD(Distiller):
         self.align = nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
     def forward(
-        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float
+        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float | Tensor
     ) -> dict[str, Tensor]:
         check_logits(student.logits, teacher.logits, self.temperature)
         icc = icc_loss(self.align(student.stages[-1]), teacher.stages[-1])

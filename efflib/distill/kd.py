@@ -33,7 +33,7 @@ class KD(Distiller):
         self.temperature, self.ce_weight, self.kd_weight = temperature, ce_weight, kd_weight
 
     def forward(
-        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float
+        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float | Tensor
     ) -> dict[str, Tensor]:
         check_logits(student.logits, teacher.logits, self.temperature)
         ce = kd_loss(student.logits, teacher.logits, targets, self.temperature, alpha=1.0)

@@ -315,7 +315,7 @@ class PKGD(Distiller):
                 module.reset_parameters()
 
     def forward(
-        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float
+        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float | Tensor
     ) -> dict[str, Tensor]:
         check_logits(student.logits, teacher.logits, self.temperature)
         terms = {"cross_entropy": F.cross_entropy(student.logits, targets)}

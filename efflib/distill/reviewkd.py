@@ -99,7 +99,7 @@ class ReviewKD(Distiller):
         self.review = review_chain(student, teacher)
 
     def forward(
-        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float
+        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float | Tensor
     ) -> dict[str, Tensor]:
         context = hcl_loss(self.review(levels(student)), levels(teacher))
         growth = self.feature_weight * warmup(progress, self.warmup_epochs)

@@ -68,7 +68,7 @@ class RKD(Distiller):
         self.distance_weight, self.angle_weight = distance_weight, angle_weight
 
     def forward(
-        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float
+        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float | Tensor
     ) -> dict[str, Tensor]:
         relation = rkd_loss(student.pooled, teacher.pooled, self.distance_weight, self.angle_weight)
         return {"cross_entropy": F.cross_entropy(student.logits, targets), "feature": relation}

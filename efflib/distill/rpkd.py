@@ -78,7 +78,7 @@ class RPKD(Distiller):
         self.chains = ReviewPreview(student, teacher)
 
     def forward(
-        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float
+        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float | Tensor
     ) -> dict[str, Tensor]:
         check_logits(student.logits, teacher.logits, self.temperature)
         kl = softened_kl(widened(student.logits), widened(teacher.logits), self.temperature)

@@ -258,7 +258,7 @@ class SAKD(Distiller):
         teacher: Features,
         targets: Tensor,
         indices: Tensor,
-        progress: float,
+        progress: float | Tensor,
         networks: Networks | None = None,
     ) -> dict[str, Tensor]:
         check_logits(student.logits, teacher.logits, self.temperature)
@@ -279,7 +279,13 @@ class SAKD(Distiller):
         return softened_kl(widened(student), widened(teacher), self.temperature)
 
     def _base_loss(
-        self, student: Features, teacher: Features, chosen: Tensor, targets: Tensor, indices: Tensor, progress: float
+        self,
+        student: Features,
+        teacher: Features,
+        chosen: Tensor,
+        targets: Tensor,
+        indices: Tensor,
+        progress: float | Tensor,
     ) -> Tensor:
         if self.crd is None:
             pairs = zip(chosen.unbind(1), student.stages, teacher.stages)  # the last choice is the output's

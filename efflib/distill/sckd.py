@@ -122,7 +122,7 @@ class SCKD(Distiller):
         return self
 
     def forward(
-        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float
+        self, student: Features, teacher: Features, targets: Tensor, indices: Tensor, progress: float | Tensor
     ) -> dict[str, Tensor]:
         with torch.no_grad():
             wanted = self.projector(teacher.stages[-1])
