@@ -34,6 +34,7 @@ class Unit:
 UNITS = {
     "percent": Unit("Accuracy in %", "points of accuracy", 2, 2),
     "fraction": Unit("Accuracy as a fraction", "accuracy, as a fraction", 4, 2),
+    "class_fraction": Unit("Precision, recall or F1 as a fraction", "precision, recall or F1", 4, 2),
     "ap": Unit("Average precision (AP)", "points of AP", 2, 2),
     "mse": Unit("Reconstruction loss (MSE)", "MSE", 4, lower_is_better=True),
     "nmse": Unit("NMSE: MSE over that of the best constant output", "NMSE", 4, lower_is_better=True),
@@ -53,6 +54,7 @@ _METRICS: dict[str, tuple[str, str, str | None]] = {
     "val_best": ("val best", "best epoch on the held-out images", None),
     "leak_free": ("leak-free", "test images that are no copies of training images", None),
     "train": ("train", "training images", None),
+    "class_report": ("last", "last epoch", "class_fraction"),
     "score": ("score", "mean over draws", "score"),
     "whole_megabytes": ("rounded", "", "megabytes"),
     "cross_entropy": ("cross-entropy", "test images", "nats"),

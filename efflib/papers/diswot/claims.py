@@ -199,7 +199,7 @@ def two_classes_are_hard(results: Any) -> list[Comparison]:
     made = []
     for role, method in FINAL:
         keys = [{"class": name, "measure": "recall"} for name in CLASSES]
-        recalls = {name: _ended(results, role, method, **each) for name, each in zip(CLASSES, keys)}
+        recalls = {name: _ended(results, role, method, "class_report", **each) for name, each in zip(CLASSES, keys)}
         seeds = _seeds(recalls)
         margin = {
             seed: min(recalls[name][seed] for name in ("notumor", "pituitary"))
@@ -324,7 +324,8 @@ def _ended(results: Any, role: str, method: str, metric: str = "last", **keys: A
 
 
 def _macro_f1(results: Any, role: str, method: str) -> dict[int, float]:
-    return mean_samples([_ended(results, role, method, **{"class": name, "measure": "f1"}) for name in CLASSES])[0]
+    keys = [{"class": name, "measure": "f1"} for name in CLASSES]
+    return mean_samples([_ended(results, role, method, "class_report", **each) for each in keys])[0]
 
 
 # --- all claims -------------------------------------------------------------------------------------------

@@ -498,7 +498,7 @@ def rank_correlation(
 
 
 def critical_tau(n: int, level: float = 0.05) -> float:
-    """Smallest |tau| of n students without ties whose exact two-sided p-value is below a level; 0.37 for n = 16.
+    """Smallest |tau| of n students without ties whose exact two-sided p-value is below a level; 0.383 for n = 16.
 
     Raises:
         ValueError: so few students that no order has such a p-value.

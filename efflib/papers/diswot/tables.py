@@ -136,12 +136,12 @@ def whole_megabytes(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> Mapp
 
 
 def class_report(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> Mapping[str, Any]:
-    """View of table 3.7: one number, in percent, of the report after so many epochs."""
+    """View of table 3.7: one number of the report after so many epochs, as a fraction."""
     found = reports.after_epochs(cell, metrics)
     if "confusion" not in found:
         return {}
     values = reports.classification(found["confusion"])[cell["measure"]]
-    return {"last": 100 * values[claims.CLASSES.index(cell["class"])]}
+    return {"class_report": values[claims.CLASSES.index(cell["class"])]}
 
 
 def _table(identifier: str, title: str, grid: Any, choices: Mapping[str, tuple] | None = None, **options: Any) -> Table:
@@ -207,6 +207,6 @@ tables = {
         "table3_6_size", "Size in MB", _final_costs_grid, "megabytes", "table3_6",
         measures=("whole_megabytes", "megabytes"), view=whole_megabytes,
     ),
-    "table3_7": _table("table3_7", "Class by class", _report_grid, measures=("last",), view=class_report),
+    "table3_7": _table("table3_7", "Class by class", _report_grid, measures=("class_report",), view=class_report),
     "table3_8": _table("table3_8", "Beside other methods", _final_grid),
 }  # fmt: skip
