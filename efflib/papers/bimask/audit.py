@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
@@ -16,6 +15,7 @@ from typing import Any
 
 from efflib.papers.table import PrintedTable, load_printed
 from efflib.report.audit import (
+    Evidence,
     Finding,
     compare_baselines,
     equal_numbers,
@@ -34,13 +34,10 @@ _SPREADS = (
 )  # run-to-run standard deviations of a CIFAR accuracy that one usually sees, in points
 
 
-@dataclass(frozen=True)
-class _Printed:
-    """Everything a finding may read: printed tables, quoted numbers, quoted facts."""
+class _Printed(Evidence):
+    """What a finding may read."""
 
-    tables: dict[str, PrintedTable]
-    references: list[dict[str, Any]]
-    facts: dict[str, dict[str, Any]]
+    tables: Mapping[str, PrintedTable]
 
     def all(self) -> list[PrintedTable]:
         return list(self.tables.values())
@@ -57,25 +54,15 @@ class _Printed:
                 found[cell.keys["model"]] = float(exact(cell.value) - exact(base.value))
         return found
 
-    def sources(self, *names: str) -> tuple[str, ...]:
-        """Where the named references or facts come from."""
-        known = {r["id"]: r["source"] for r in (*self.references, *self.facts.values())}
-        return tuple(known[name] for name in names)
-
     def quoted(self, reference: str) -> list[dict[str, Any]]:
         """Printed cells beside the numbers of one reference."""
-        chosen = [r for r in self.references if r["id"] == reference]
-        return match_references(self.all(), chosen)
+        return match_references(self.all(), [self.references[reference]])
 
 
 @cache
 def load() -> _Printed:
     """Read printed.yaml and references.yaml of this paper once."""
-    import yaml
-
-    raw = yaml.safe_load((_HERE / "references.yaml").read_text(encoding="utf-8"))
-    facts = {fact["id"]: fact for fact in raw["facts"]}
-    return _Printed(load_printed(_HERE / "printed.yaml"), raw["references"], facts)
+    return _Printed.read(_HERE / "references.yaml", load_printed(_HERE / "printed.yaml"))
 
 
 def findings() -> list[Finding]:
