@@ -46,3 +46,11 @@ def small_objects(data: ImageSet, per_class: int = 1) -> np.ndarray:
     small = np.asarray(data.masks).mean(axis=(1, 2)) < 0.25
     chosen = [np.flatnonzero(small & (data.labels == label))[:per_class] for label in range(len(data.classes))]
     return np.concatenate(chosen)
+
+
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 and a map (H, W) in 0..1 -> half image, half colour of the map."""
+    from matplotlib import colormaps
+
+    coloured = colormaps["viridis"](heat)[..., :3] * 255
+    return (0.5 * image + 0.5 * coloured + 0.5).astype(np.uint8)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import matplotlib as mpl
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from efflib.papers.pictures import examples, trained_model
+from efflib.papers.pictures import examples, overlay, trained_model
 
 
 def store(*found: tuple[str, dict | None]) -> SimpleNamespace:
@@ -43,3 +45,11 @@ def test_examples_are_a_few_small_objects_of_the_classes_in_order() -> None:
     assert labels == sorted(labels)
     assert len(set(labels)) >= 8 and max(map(labels.count, labels)) == 2
     assert (data.masks.mean(axis=(1, 2)) < 0.25).all()
+
+
+def test_an_overlay_is_half_image_half_map():
+    image = np.full((2, 2, 3), 200, np.uint8)
+    painted = overlay(image, np.array([[0.0, 1.0], [0.5, 0.5]]))
+    assert painted.dtype == np.uint8 and painted.shape == (2, 2, 3)
+    ends = [np.array(mpl.colormaps["viridis"](v)[:3]) * 255 for v in (0.0, 1.0)]
+    np.testing.assert_allclose(painted[0], 100 + 0.5 * np.stack(ends), atol=1)

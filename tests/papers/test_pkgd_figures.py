@@ -371,14 +371,6 @@ def test_attention_is_the_squared_last_stage(pair):
     assert torch.equal(show.attention(dead, data), torch.zeros(4, 32, 32))
 
 
-def test_an_overlay_is_half_image_half_map():
-    image = np.full((2, 2, 3), 200, np.uint8)
-    painted = show.overlay(image, np.array([[0.0, 1.0], [0.5, 0.5]]))
-    assert painted.dtype == np.uint8 and painted.shape == (2, 2, 3)
-    ends = [np.array(mpl.colormaps["viridis"](v)[:3]) * 255 for v in (0.0, 1.0)]
-    np.testing.assert_allclose(painted[0], 100 + 0.5 * np.stack(ends), atol=1)
-
-
 def test_attention_is_measured_against_the_true_objects(pair):
     data = load_dataset("objects32", "test").take(range(40))
     networks = {"student alone": (pair[0], None), "teacher": (pair[1], None)}

@@ -28,8 +28,7 @@ from efflib.papers.diswot.claims import CLASSES
 from efflib.papers.diswot.scores import Scored, score_space
 from efflib.papers.diswot.tables import tables
 from efflib.papers.features import labels_of, pixels_of
-from efflib.papers.pictures import trained_model
-from efflib.papers.pkgd.show import overlay
+from efflib.papers.pictures import overlay, trained_model
 from efflib.report.figures import image_grid, themed
 from efflib.report.html import html_table
 from efflib.report.notebook import TablePage

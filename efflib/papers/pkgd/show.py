@@ -23,7 +23,7 @@ from efflib.models import Features, evaluating, features
 from efflib.papers.baselines import ClassifierConfig, training_flops
 from efflib.papers.distillation import DistillConfig, work_of
 from efflib.papers.features import pixels_of, pooled_features
-from efflib.papers.pictures import examples, trained_model
+from efflib.papers.pictures import examples, overlay, trained_model
 from efflib.papers.pkgd import claims
 from efflib.papers.pkgd.arms import arm
 from efflib.report.figures import image_grid, themed
@@ -52,7 +52,6 @@ __all__ = [
     "localisation_rows",
     "localisation_words",
     "networks",
-    "overlay",
     "refuse_untrained",
     "some_of",
     "step_flops",
@@ -325,14 +324,6 @@ def attention(model: nn.Module, data: ImageSet) -> Tensor:
     low, high = squared.amin(dim=(1, 2), keepdim=True), squared.amax(dim=(1, 2), keepdim=True)
     scaled = (squared - low) / (high - low).clamp(min=torch.finfo(squared.dtype).tiny)
     return F.interpolate(scaled[:, None], size=data.images.shape[1:3], mode="bilinear", align_corners=False)[:, 0]
-
-
-def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 and a map (H, W) in 0..1 -> half image, half colour of the map."""
-    from matplotlib import colormaps
-
-    coloured = colormaps["viridis"](heat)[..., :3] * 255
-    return (0.5 * image + 0.5 * coloured + 0.5).astype(np.uint8)
 
 
 def attention_strip(found: Networks, images: int = 5) -> Any:
