@@ -21,7 +21,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from efflib.data.counter import hash64
 from efflib.data.download import DownloadError, downloads_folder, fetch, offline
 from efflib.data.errors import DataBroken, DataNotFound
 from efflib.data.sources import roots
@@ -277,31 +276,6 @@ def windows(tokens: np.ndarray, length: int = WINDOW) -> tuple[np.ndarray, np.nd
         tokens[: count * length].reshape(count, length).copy(),
         tokens[1 : count * length + 1].reshape(count, length).copy(),
     )
-
-
-def random_windows(
-    tokens: np.ndarray, count: int, length: int = WINDOW, *, seed: int, step: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Windows at random places, drawn with replacement; they may begin and end inside a name.
-
-    Args:
-        tokens: int64 (L,).
-        count: how many.
-        length: tokens of a window.
-        seed: any integer.
-        step: number of the draw: another one gives other windows, whatever was drawn before.
-
-    Returns:
-        Inputs and targets, int64 (count, length) each: targets are the tokens one further on.
-
-    Raises:
-        ValueError: a text shorter than one window.
-    """
-    _check_window(tokens, length)
-    places = np.uint64(len(tokens) - length)
-    starts = (hash64(seed, step, np.arange(count)) % places).astype(np.int64)
-    cut = tokens[starts[:, None] + np.arange(length + 1)]
-    return cut[:, :-1], cut[:, 1:]
 
 
 def _check_window(tokens: np.ndarray, length: int) -> None:

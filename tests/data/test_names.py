@@ -22,7 +22,6 @@ from efflib.data.names import (
     decode,
     encode,
     ngram_cross_entropy,
-    random_windows,
     shared_beginnings,
     windows,
 )
@@ -267,25 +266,10 @@ def test_windows_follow_each_other():
     assert tokens.min() == 0  # a copy
 
 
-def test_random_windows_are_seeded_and_cover_all_places():
-    tokens = np.arange(50)
-    inputs, targets = random_windows(tokens, 2000, 8, seed=3)
-    assert inputs.shape == targets.shape == (2000, 8)
-    assert np.array_equal(targets, inputs + 1) and (np.diff(inputs) == 1).all()
-    assert set(inputs[:, 0]) == set(range(42))  # the last window's last target is the last token
-    counts = np.bincount(inputs[:, 0])
-    assert abs(counts - 2000 / 42).max() < 5 * math.sqrt(2000 / 42)
-    assert np.array_equal(random_windows(tokens, 2000, 8, seed=3)[0], inputs)
-    assert np.array_equal(random_windows(tokens, 5, 8, seed=3)[0], inputs[:5])
-    for other in ({"seed": 4}, {"seed": 3, "step": 1}):
-        assert not np.array_equal(random_windows(tokens, 2000, 8, **other)[0], inputs)
-
-
 @pytest.mark.parametrize(("count", "length"), [(8, 8), (0, 1), (5, 0), (3, 9)])
 def test_texts_shorter_than_a_window(count, length):
-    for cut in (lambda: windows(np.arange(count), length), lambda: random_windows(np.arange(count), 1, length, seed=0)):
-        with pytest.raises(ValueError, match=f"a window of {length} tokens .* got {count} tokens"):
-            cut()
+    with pytest.raises(ValueError, match=f"a window of {length} tokens .* got {count} tokens"):
+        windows(np.arange(count), length)
 
 
 # --- n-grams and neighbours --------------------

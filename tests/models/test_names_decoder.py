@@ -11,9 +11,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from efflib.data import embedded_names
-from efflib.data.names import random_windows, windows
+from efflib.data.names import windows
 from efflib.models import count_parameters, create_model, features
 from efflib.models.names_decoder import causal_attention, macs_per_token
+from efflib.papers.safety.tasks import draw_windows
 
 
 def network(classes: int = 27, **options) -> nn.Module:
@@ -224,8 +225,9 @@ def test_it_learns_names():
     inputs, targets = (torch.from_numpy(part) for part in windows(validation.tokens))
     model = network()
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for step in range(80):
-        x, y = (torch.from_numpy(part) for part in random_windows(train.tokens, 16, seed=0, step=step))
+    generator, stream = torch.Generator().manual_seed(0), torch.from_numpy(train.tokens)
+    for _ in range(80):
+        x, y = draw_windows(stream, generator, 16, inputs.shape[1])
         optimiser.zero_grad()
         F.cross_entropy(model(x).flatten(0, 1), y.flatten()).backward()
         optimiser.step()
