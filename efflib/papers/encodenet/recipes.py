@@ -31,13 +31,21 @@ from efflib.papers.baselines import (
     split,
     trained,
 )
-from efflib.papers.encodenet import clustering
 from efflib.papers.encodenet.autoencoder import (
     ConversionLoss,
     ConvertingAutoencoder,
     converted,
     decoder_for,
     nearness,
+)
+from efflib.papers.encodenet.clustering import (
+    cluster,
+    cluster_features,
+    flattened_inertias,
+    inertias,
+    knee,
+    mean_ratios,
+    silhouettes,
 )
 from efflib.papers.encodenet.codebook import Chosen, Clusters, Codebook, Codes, build, ranking
 from efflib.papers.features import labels_of
@@ -132,7 +140,7 @@ def _clusters(
         ones = [1] * len(train.classes)
         return Clusters(torch.zeros_like(labels), torch.zeros_like(test_labels), ones), {}
     read = partial(
-        clustering.cluster_features,
+        cluster_features,
         config.feature_source,
         network=network,
         training=config.training,
@@ -140,11 +148,9 @@ def _clusters(
         precision=context.precision,
     )
     points, test_points = read(data=train), read(data=test)
-    found = clustering.cluster(
-        points, labels, train.classes, config.cluster_method, config.k, config.pca_dim, config.cluster_seed
-    )
+    found = cluster(points, labels, train.classes, config.cluster_method, config.k, config.pca_dim, config.cluster_seed)
     about = {
-        "silhouette": clustering.silhouettes(points, found, labels),
+        "silhouette": silhouettes(points, found, labels),
         "noise": list(found.noise),
         "unsplit": list(found.unsplit),
         **_elbow(config, points, labels, train.classes),
@@ -158,9 +164,9 @@ def _elbow(config: CodebookConfig, points: Tensor, labels: Tensor, classes: tupl
     given = points, labels, classes, config.elbow, config.pca_dim, config.cluster_seed
     found: dict[str, Any] = {}
     # The second is how the authors' earlier code computes it (spec, section 2.3); figure 3 shows both.
-    for name, curves in (("", clustering.inertias(*given)), ("_flattened", clustering.flattened_inertias(*given))):
-        ratios = clustering.mean_ratios(curves)
-        bend = clustering.knee(ratios)
+    for name, curves in (("", inertias(*given)), ("_flattened", flattened_inertias(*given))):
+        ratios = mean_ratios(curves)
+        bend = knee(ratios)
         found |= {f"inertia{name}": ratios.tolist(), f"knee{name}": bend.k, f"knee_height{name}": bend.height}
     return found
 
