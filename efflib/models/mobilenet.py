@@ -12,6 +12,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efflib.models.depthwise import DepthwiseConv2d
 from efflib.models.measure import Features
 from efflib.models.registry import channels, image_channels, register
 
@@ -32,7 +33,7 @@ class InvertedResidual(nn.Module):
         self.identity = stride == 1 and inputs == outputs
         self.conv1 = nn.Conv2d(inputs, hidden, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(hidden)
-        self.conv2 = nn.Conv2d(hidden, hidden, 3, stride, padding=1, groups=hidden, bias=False)
+        self.conv2 = DepthwiseConv2d(hidden, stride=stride)
         self.bn2 = nn.BatchNorm2d(hidden)
         self.conv3 = nn.Conv2d(hidden, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
@@ -139,7 +140,7 @@ def _between_taps(parts: nn.ModuleList, taps: tuple[int, ...], stage: int) -> nn
 def _separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     """Depthwise conv3x3, BN, ReLU, conv1x1, BN, ReLU."""
     return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False),
+        DepthwiseConv2d(inputs, stride=stride),
         nn.BatchNorm2d(inputs),
         nn.ReLU(),
         nn.Conv2d(inputs, outputs, 1, bias=False),

@@ -13,6 +13,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from efflib.models.depthwise import DepthwiseConv2d
 from efflib.models.measure import Features, evaluating
 from efflib.models.registry import channels, choice, register
 from efflib.text import unknown
@@ -43,7 +44,7 @@ class MobileNetV2(nn.Module):
         self.deep = ends[4] + 1
         last = cast(nn.Conv2d, cast(nn.Sequential, self.backbone[-1])[0]).out_channels
         if head == "dsc":
-            depthwise, pointwise = _unit(last, last, 3, groups=last), _unit(last, 128, 1)
+            depthwise, pointwise = _depthwise(last), _unit(last, 128, 1)
             self.reduce = nn.Sequential(depthwise, pointwise, nn.AdaptiveAvgPool2d(1), nn.Flatten())
             self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(128, num_classes))
         else:
@@ -168,7 +169,7 @@ class Block(nn.Module):
         self.out_channels, self.identity = outputs, stride == 1 and inputs == outputs
         self.conv = nn.Sequential(
             *([] if expansion == 1 else [_unit(inputs, hidden, 1)]),
-            _unit(hidden, hidden, 3, stride, groups=hidden),
+            _depthwise(hidden, stride),
             nn.Conv2d(hidden, outputs, 1, bias=False),
             nn.BatchNorm2d(outputs),
         )
@@ -189,10 +190,15 @@ def _backbone(width: float, depth: int) -> nn.Sequential:
     return nn.Sequential(stem, *blocks, _unit(inputs, _rounded(1280 * max(1.0, width)), 1))
 
 
-def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
     """Convolution without bias, BN, ReLU6."""
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU6())
+
+
+def _depthwise(count: int, stride: int = 1) -> nn.Sequential:
+    """Depthwise 3 x 3 convolution, BN, ReLU6."""
+    return nn.Sequential(DepthwiseConv2d(count, stride=stride), nn.BatchNorm2d(count), nn.ReLU6())
 
 
 def _rounded(count: float) -> int:

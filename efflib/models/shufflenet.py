@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from efflib.models.depthwise import DepthwiseConv2d
 from efflib.models.measure import Features
 from efflib.models.registry import channels, image_channels, register
 from efflib.models.resnet_cifar import through_stages
@@ -35,7 +36,7 @@ class UnitV1(nn.Module):
         middle = _multiple(made // 4, GROUPS)
         self.conv1 = nn.Conv2d(inputs, middle, 1, groups=groups, bias=False)
         self.bn1 = nn.BatchNorm2d(middle)
-        self.conv2 = nn.Conv2d(middle, middle, 3, stride, padding=1, groups=middle, bias=False)
+        self.conv2 = DepthwiseConv2d(middle, stride=stride)
         self.bn2 = nn.BatchNorm2d(middle)
         self.conv3 = nn.Conv2d(middle, made, 1, groups=GROUPS, bias=False)
         self.bn3 = nn.BatchNorm2d(made)
@@ -89,7 +90,7 @@ class DownUnitV2(nn.Module):
         super().__init__()
         half = outputs // 2
         self.left = nn.Sequential(
-            nn.Conv2d(inputs, inputs, 3, 2, padding=1, groups=inputs, bias=False),
+            DepthwiseConv2d(inputs, stride=2),
             nn.BatchNorm2d(inputs),
             nn.Conv2d(inputs, half, 1, bias=False),
             nn.BatchNorm2d(half),
@@ -99,7 +100,7 @@ class DownUnitV2(nn.Module):
             nn.Conv2d(inputs, half, 1, bias=False),
             nn.BatchNorm2d(half),
             nn.ReLU(),
-            nn.Conv2d(half, half, 3, 2, padding=1, groups=half, bias=False),
+            DepthwiseConv2d(half, stride=2),
             nn.BatchNorm2d(half),
             nn.Conv2d(half, half, 1, bias=False),
             nn.BatchNorm2d(half),
@@ -121,7 +122,7 @@ class UnitV2(nn.Module):
             nn.Conv2d(half, half, 1, bias=False),
             nn.BatchNorm2d(half),
             nn.ReLU(),
-            nn.Conv2d(half, half, 3, padding=1, groups=half, bias=False),
+            DepthwiseConv2d(half),
             nn.BatchNorm2d(half),
             nn.Conv2d(half, half, 1, bias=False),
             nn.BatchNorm2d(half),
