@@ -57,14 +57,22 @@ def latest(rows: Iterable[Row]) -> list[Row]:
 
 
 def _contestants(rows: list[Row]) -> str:
-    """One table per device and setting: a line per contestant, a column per unit."""
+    """One table per device and setting: a line per contestant, a column per unit; floors with their work."""
     tables = []
-    for (device, setting), own in _grouped(rows, "device", "setting").items():
+    for (device, setting), own in _grouped([_without_work(row) for row in rows], "device", "setting").items():
         lines: dict[str, dict[str, Any]] = {}
         for row in own:
             lines.setdefault(row["contestant"], {"": row["contestant"]})[row["unit"]] = _span(row)
-        tables.append(html_table(list(lines.values()), f"{device}: {setting}") + _place(own[0]))
+        work = {row["contestant"]: row["work"] for row in own if row["work"] and row["contestant"].startswith("floor")}
+        caption = f"{device}: {', '.join(part.replace('=', ' ') for part in setting.split())}"
+        tables.append(html_table(list(lines.values()), caption) + _works(work) + _place(own[0]))
     return "\n\n".join(tables)
+
+
+def _without_work(row: Row) -> Row:
+    """The row with what a floor counts, the FLOPs and bytes at the end of its setting, under "work"."""
+    setting, sign, work = row["setting"].partition(" flops=")
+    return {**row, "setting": setting, "work": f"flops={work}" if sign else ""}
 
 
 def _operations(rows: list[Row]) -> str:
@@ -98,13 +106,15 @@ def _resources(rows: list[Row]) -> str:
     """Registers, stack and shared memory of every kernel."""
     if not rows:
         return "No kernel has been compiled for this page yet: `python -m benchmarks.compiled --record`."
-    lines: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for row in rows:
-        key = (row["device"], row["setting"], row["contestant"])
-        first = {"compiled for": row["device"], "operation": row["setting"].split()[0], "kernel": row["contestant"]}
-        lines.setdefault(key, first)[row["unit"]] = int(float(row["median"]))
+    tables = []
+    for (device,), own in _grouped(rows, "device").items():
+        lines: dict[tuple[str, str], dict[str, Any]] = {}
+        for row in own:
+            first = {"operation": row["setting"].split()[0], "kernel": row["contestant"]}
+            lines.setdefault((row["setting"], row["contestant"]), first)[row["unit"]] = int(float(row["median"]))
+        tables.append(html_table(list(lines.values()), f"Triton kernels: {device}"))
     note = "Bytes of stack above 0 would mean that values spill out of the registers."
-    return f"{html_table(list(lines.values()), 'Triton kernels, compiled and not run')}\n\n{note}"
+    return "\n\n".join([*tables, note])
 
 
 def _missing(rows: list[Row], name: str) -> str:
@@ -115,6 +125,15 @@ def _missing(rows: list[Row], name: str) -> str:
     if not rows:
         return f"Nothing has been recorded yet: {command} fills this in."
     return f"No GPU row has been recorded: {command} on a machine with one fills this in."
+
+
+def _works(work: Mapping[str, str]) -> str:
+    """What the floors of a table count per image: the longer of the two times is the floor."""
+    told = []
+    for name, text in work.items():
+        flops, moved = (float(part.split("=")[1]) for part in text.split()[:2])
+        told.append(f"{name}: {flops / 1e6:,.0f} MFLOP and {moved / 1e6:,.1f} MB per image")
+    return f"<p>{escape('; '.join(told))}</p>" if told else ""
 
 
 def _place(row: Mapping[str, str]) -> str:

@@ -39,9 +39,20 @@ def test_contestants_stand_in_one_table_and_a_loss_is_shown(folder):
              ("efflib", "times plain loop", 0.75)),
     )  # fmt: skip
     text = speed_markdown(place)
-    assert "<caption>toy cpu: model=a</caption>" in text
+    assert "<caption>toy cpu: model a</caption>" in text
     assert "<td>efflib</td><td>150 (150 to 150)</td><td>0.75 (0.75 to 0.75)</td>" in text
     assert "No GPU row has been recorded: `python -m benchmarks.trainer --record`" in text
+
+
+def test_a_floor_stands_beside_the_loops_that_it_bounds(folder):
+    work = "flops=5e+08 bytes=8.4e+06 per image"
+    made = rows("model=a teacher=b", ("efflib bf16", "images/s", 150.0))
+    made += rows(f"model=a teacher=b {work}", ("floor bf16", "images/s", 300.0), ("efflib bf16", "% of floor", 50.0))
+    text = speed_markdown(folder("trainer", made))
+    assert text.count("<table") == 1 and "<caption>toy cpu: model a, teacher b</caption>" in text
+    assert "<td>efflib bf16</td><td>150 (150 to 150)</td><td>50 (50 to 50)</td>" in text
+    assert "<td>floor bf16</td><td>300 (300 to 300)</td><td></td>" in text
+    assert "floor bf16: 500 MFLOP and 8.4 MB per image" in text
 
 
 def test_a_gpu_row_ends_the_complaint(folder):
@@ -75,4 +86,5 @@ def test_an_operation_without_rivals_has_no_ratio(folder):
 def test_resources_of_compiled_kernels(folder):
     made = rows("toy_loss warps=4", ("forward", "registers", 40), ("forward", "bytes of stack", 0))
     text = speed_markdown(folder("compiled", made))
-    assert "<td>toy cpu</td><td>toy_loss</td><td>forward</td><td>40</td><td>0</td>" in text
+    assert "<caption>Triton kernels: toy cpu</caption>" in text
+    assert "<tr><td>toy_loss</td><td>forward</td><td>40</td><td>0</td>" in text
