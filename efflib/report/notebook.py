@@ -14,7 +14,7 @@ from typing import Any
 from efflib.report.audit import Finding, findings_for, label
 from efflib.report.html import html_table, sentence
 from efflib.report.measures import Measure, as_printed, captions, headline_of
-from efflib.report.tables import TableComparison, compare, compare_scales
+from efflib.report.tables import Row, TableComparison, compare, compare_scales
 from efflib.report.verdict import (
     CLAIM_VERDICTS,
     OPEN,
@@ -143,11 +143,11 @@ class TablePage:
         """This run: one row per cell that it measured."""
         comparison = compare(self.table, self.results)
         note = " Smoke runs are demonstrations: no verdict follows." if self.scale == "smoke" else ""
-        about = f"{_about(comparison, brief=True)}. {captions(self.table)}"
-        caption = f"This page's run: scale {self.scale}, {about}.{note}"
-        frame = comparison.frame(measured_only=True)
         hidden = ["printed", "verdict", "reason"] if self.scale == "smoke" else []
-        rows = _rows(frame.drop(columns=hidden, errors="ignore"))
+        frame = comparison.frame(measured_only=True).drop(columns=hidden, errors="ignore")
+        rows, same = _folded(frame, comparison.rows)
+        about = f"{_about(comparison, brief=True)}{same}. {captions(self.table)}"
+        caption = f"This page's run: scale {self.scale}, {about}.{note}"
         shown = html_table(rows, caption, self._id(f"run-{self.scale}")) if rows else "<p>This run has no value.</p>"
         return _html(shown + self._troubles({self.scale: comparison}, "run-troubles"))
 
@@ -163,21 +163,19 @@ class TablePage:
             told.append(f"{measure.change} over the own baseline")
         told.append("verdict of the cell" + (f" ({note})" if note else ""))
         caption = f"Printed against measured: {', '.join(told)}"
-        parts = [
-            html_table(
-                _rows(shown.frame(measured_only=True)),
-                f"Scale {scale}: {_about(shown, brief=True)}. {captions(self.table)}, mean ± half the 95 % interval "
-                "(seeds)",
-                self._id(f"detail-{scale}"),
-            )
-            for scale, shown in self.recorded.items()
-        ]
+        parts = [self._detail(scale, shown) for scale, shown in self.recorded.items()]
         count = len(self.table.printed.numbers)
-        every = html_table(_rows(both.frame()), caption, self._id("cells"))
+        rows, same = _folded(both.frame(), [row for shown in both.by_scale.values() for row in shown.rows])
+        every = html_table(rows, f"{caption}{same}", self._id("cells"))
         summary = f"<summary>All {count} printed cells with their verdicts</summary>"
         details = f"<details>{summary}{every}</details>" if count else ""  # the text prints no number of a figure
         notes = [f"<p>{escape(note)}</p>" for note in self.table.notes]
         return _html("".join([*notes, *parts, troubles, details]))
+
+    def _detail(self, scale: str, shown: TableComparison) -> str:
+        rows, same = _folded(shown.frame(measured_only=True), shown.rows)
+        caption = f"Scale {scale}: {_about(shown, brief=True)}{same}. {captions(self.table)}"
+        return html_table(rows, f"{caption}, mean ± half the 95 % interval (seeds)", self._id(f"detail-{scale}"))
 
     def claims(self) -> Any:
         """Every claim with its verdict at each recorded scale."""
@@ -425,6 +423,18 @@ def _contrast(results: Any, measure: Measure, setting: Mapping[str, Any], contra
 
 def _rows(frame: Any) -> list[dict[str, Any]]:
     return frame.to_dict("records")
+
+
+def _folded(frame: Any, shown: Sequence[Row]) -> tuple[list[dict[str, Any]], str]:
+    """Rows of a frame without the keys that are the same in all of them, and these as words for its caption.
+
+    A caption names the data already: their column goes where all rows have the same.
+    """
+    rows = _rows(frame)
+    keys = dict.fromkeys(name.replace("_", " ") for row in shown for name in row.keys)
+    same = [name for name in (*keys, "data") if len(rows) > 1 and len({row.get(name) for row in rows}) == 1]
+    told = "".join(f", {name} {rows[0][name]}" for name in same if name in keys and rows[0].get(name))
+    return [{name: value for name, value in row.items() if name not in same} for row in rows], told
 
 
 def _joined(values: Iterable[str]) -> str:

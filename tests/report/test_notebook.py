@@ -154,6 +154,17 @@ def test_paper_scale_gives_cell_verdicts_and_is_the_one_shown(home) -> None:
     assert "supported (16 of 16 run, 16 agree, 0 disagree, 0 open)" in shown(made.claims())
 
 
+def test_what_all_rows_share_stands_in_the_caption(home) -> None:
+    home.fill(only=lambda cell: cell["model"] == "resnet14" and cell["dataset"] == "cifar10")
+    text = shown(page().comparison())
+    caption, heads = re.search(r'detail-tiny"><caption>(.*?)</caption><thead>(.*?)</thead>', text).groups()
+    assert "cifar10 (jpeg-q7), 5 seeds, model resnet14, dataset cifar10." in caption
+    assert "<th>method</th>" in heads and "<th>model</th>" not in heads and "<th>data</th>" not in heads
+    home.fill(only=lambda cell: cell["model"] == "resnet14" and cell["dataset"] == "cifar100")
+    both = shown(page().comparison())
+    assert "<th>dataset</th>" in re.search(r"detail-tiny.*?</thead>", both)[0]
+
+
 def test_seeds_beyond_the_usual_five_count(home) -> None:
     home.fill(seeds=[0, 1, 7], only=one_model)
     results = evidence(TABLE, "tiny")
