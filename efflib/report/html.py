@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from html import escape
 from typing import Any
 
+_WORDS = re.compile(r"(?<=[a-z])_(?=[a-z])")
+
 
 def html_table(rows: Sequence[Mapping[str, Any]], caption: str = "", table_id: str | None = None) -> str:
-    """Rows as a plain HTML table of class ``sortable`` in a box that scrolls on a phone; everything is escaped."""
+    """Rows as a plain HTML table of class ``sortable`` in a box that scrolls on a phone; everything is escaped.
+
+    Headings are words: "test_best" becomes "test best"; names of networks with numbers ("wrn_40_2") stay whole.
+    """
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    head = "".join(f"<th>{escape(str(c).replace('_', ' '))}</th>" for c in columns)
+    head = "".join(f"<th>{escape(_WORDS.sub(' ', str(c)))}</th>" for c in columns)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(as_text(row.get(c, '')))}</td>" for c in columns) + "</tr>" for row in rows
     )

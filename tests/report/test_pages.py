@@ -201,6 +201,11 @@ def test_pages_are_written_only_when_they_change(home) -> None:
     assert changed.name == "ledger.md" and "Renamed" in changed.read_text()
 
 
+def test_headings_are_words_but_names_of_networks_stay_whole() -> None:
+    text = html_table([{"test_best": 1, "wrn_40_2, wrn_16_2": 2, "mobilenetv2_half": 3}])
+    assert "<th>test best</th><th>wrn_40_2, wrn_16_2</th><th>mobilenetv2_half</th>" in text
+
+
 def test_html_tables_escape_everything_and_take_rows_of_different_columns() -> None:
     text = html_table([{"a_b": "<i>"}, {"c&d": None}], 'x "y" <z>', 'id"<>')
     assert "<th>a b</th><th>c&amp;d</th>" in text
