@@ -19,7 +19,7 @@ BENCHMARKS = (
     (
         "kernels",
         "Operations",
-        "Every operation of `efflib.kernels` against its floor, and against others where they ran. On a CPU an operation "
+        "Every operation of `efflib.kernels` against its floor and the others that ran. On a CPU an operation "
         "is its plain definition, which `torch.compile` often makes faster; the last column shows by how much.",
     ),
 )
