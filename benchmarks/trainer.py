@@ -222,7 +222,7 @@ def network(name: str) -> nn.Module:
 
 
 def contestants(options: argparse.Namespace) -> dict[str, Callable[[], float]]:
-    """The plain loop, then ours: fp32 and the asked precision (once if equal) in both memory layouts; then compiled."""
+    """The plain loop, then ours: fp32 and the asked precision (once if equal) in both layouts; the last compiled."""
     data, device = synthetic(options.images), options.device
 
     def teacher() -> nn.Module | None:
@@ -234,17 +234,11 @@ def contestants(options: argparse.Namespace) -> dict[str, Callable[[], float]]:
             loops[f"efflib {precision} {layout}"] = our_loop(
                 network(options.model), data, options.batch_size, device, precision, layout, teacher()
             )
-    for name in _compiled(options):
-        precision = name.split()[1]
-        loops[name] = our_loop(
-            network(options.model), data, options.batch_size, device, precision, teacher=teacher(), compiled=True
+    if options.compile:
+        loops[f"efflib {precision} {layout} compiled"] = our_loop(
+            network(options.model), data, options.batch_size, device, precision, layout, teacher(), compiled=True
         )
     return loops
-
-
-def _compiled(options: argparse.Namespace) -> list[str]:
-    """Name of the compiled contestant, if it was asked for: in the last precision, channels-last."""
-    return [f"efflib {_precisions(options)[-1]} channels_last compiled"] if options.compile else []
 
 
 def _precisions(options: argparse.Namespace) -> list[str]:

@@ -483,7 +483,7 @@ class _Run:
             loss.to(device, self.dtype).to(memory_format=torch.channels_last)
         self.loss, self.recipe, self.seed, self.device, self.precision = loss, recipe, seed, device, precision
         self.curriculum, self.follow = curriculum or Curriculum(), follow
-        self.compiled, self.objective = compiled, _compile(loss, device) if compiled else loss
+        self.objective = _compiled(loss, device) if compiled else loss
         self.mean, self.std = normalisation(recipe, train)
         self.train, self.test = DeviceSet(train, device), DeviceSet(test, device)
         self.validation = DeviceSet(validation, device) if validation is not None else None
@@ -565,11 +565,6 @@ class _Run:
             group["lr"] = factor * common
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
-        if self.compiled:
-            batch = replace(
-                batch, progress=torch.full((), float(batch.progress), dtype=torch.float64, device=self.device)
-            )
-            torch.compiler.cudagraph_mark_step_begin()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             value = self.objective(self.model, batch)
         terms = value if isinstance(value, dict) else {"cross_entropy": value}
@@ -779,9 +774,17 @@ def _check_sets(train: ImageSet, test: ImageSet, validation: ImageSet | None) ->
             )
 
 
-def _compile(loss: Loss, device: torch.device) -> Loss:
+def _compiled(loss: Loss, device: torch.device) -> Loss:
     """The loss with its network as compiled graphs; on CUDA they are replayed without a launch per kernel."""
-    return torch.compile(loss, mode="reduce-overhead" if device.type == "cuda" else None)
+    graphs = torch.compile(loss, mode="reduce-overhead" if device.type == "cuda" else None)
+
+    def step(model: nn.Module, batch: Batch) -> Tensor | dict[str, Tensor]:
+        torch.compiler.cudagraph_mark_step_begin()
+        # A number would be compiled in, and every step would need a graph of its own.
+        progress = torch.full((), float(batch.progress), dtype=torch.float64, device=device)
+        return graphs(model, replace(batch, progress=progress))
+
+    return step
 
 
 def _optimiser(recipe: TrainingRecipe, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:

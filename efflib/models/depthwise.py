@@ -59,13 +59,13 @@ class _InputGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, w: Tensor, like: Tensor, stride: Pair, padding: Pair) -> Tensor:
-        ctx.save_for_backward(g, w, like)
+        ctx.save_for_backward(g, w)
         ctx.geometry = stride, padding
-        return _gradients(g, like, w, stride, padding, (True, False), reference=max(stride) > 1)[0]
+        return _gradient(0, g, like, w, stride, padding, reference=max(stride) > 1)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
-        g, w, _ = ctx.saved_tensors
+        g, w = ctx.saved_tensors
         for_g, for_w = ctx.needs_input_grad[:2]
         dg = _Convolution.apply(v, w, *ctx.geometry) if for_g else None
         dw = _WeightGradient.apply(v, g, w.detach(), *ctx.geometry) if for_w else None
@@ -80,7 +80,7 @@ class _WeightGradient(torch.autograd.Function):
         ctx.save_for_backward(x, g)
         ctx.geometry = stride, padding
         smaller = min(x.shape[2:]) < max(like.shape[2:])
-        return _gradients(g, x, like, stride, padding, (False, True), reference=smaller)[1]
+        return _gradient(1, g, x, like, stride, padding, reference=smaller)
 
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
@@ -91,10 +91,8 @@ class _WeightGradient(torch.autograd.Function):
         return dx, dg, None, None, None
 
 
-def _gradients(
-    g: Tensor, x: Tensor, w: Tensor, stride: Pair, padding: Pair, wanted: tuple[bool, bool], reference: bool
-) -> list[Any]:
-    """PyTorch's gradients of input and weights, None for what is not wanted; in float32 where bf16 is a reference loop.
+def _gradient(side: int, g: Tensor, x: Tensor, w: Tensor, stride: Pair, padding: Pair, reference: bool) -> Tensor:
+    """PyTorch's gradient of the input (side 0) or the weights (1); in float32 where bf16 is a `reference` loop.
 
     On a CPU (oneDNN) those are strided ones for the input, and those of maps smaller than the kernel for the weights.
     """
@@ -103,9 +101,9 @@ def _gradients(
         g, x, w = g.float(), x.float(), w.float()
     with torch.autocast(g.device.type, enabled=False):
         found = torch.ops.aten.convolution_backward(
-            g, x, w, None, stride, padding, (1, 1), False, (0, 0), len(w), (*wanted, False)
+            g, x, w, None, stride, padding, (1, 1), False, (0, 0), len(w), (side == 0, side == 1, False)
         )
-    return [each if each is None else each.to(made) for each in found[:2]]
+    return found[side].to(made)
 
 
 def _as_autocast(x: Tensor) -> Tensor:

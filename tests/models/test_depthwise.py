@@ -60,10 +60,9 @@ def test_its_weights_start_and_are_stored_as_pytorchs():
 
 @pytest.mark.parametrize(("kernel", "stride", "side"), SHAPES)
 def test_derivatives_of_both_inputs_twice(kernel, stride, side):
-    layer = DepthwiseConv2d(CHANNELS, kernel, stride).double()
-    x, w = images(side, torch.float64)[:2, :2].detach(), layer.weight[:2].detach()
     layer = DepthwiseConv2d(2, kernel, stride).double()
-    given = x.requires_grad_(), w.clone().requires_grad_()
+    x, w = images(side, torch.float64)[:2, :2].detach(), layer.weight.detach().clone()
+    given = x.requires_grad_(), w.requires_grad_()
     assert torch.autograd.gradcheck(partial(of, layer), given)
     assert torch.autograd.gradgradcheck(partial(of, layer), given)
 
@@ -125,11 +124,7 @@ def test_torch_compile_keeps_one_graph():
     torch._dynamo.reset()
     plain, ours = layers(3, 2)
     compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
-    for found, wanted in zip(
-        (compiled(images(5)), *torch.autograd.grad(compiled(x := images(5)).square().sum(), (x, ours.weight))),
-        passes(plain, images(5)),
-        strict=True,
-    ):
+    for found, wanted in zip(passes(compiled, images(5)), passes(plain, images(5)), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
 
 
