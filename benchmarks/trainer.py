@@ -222,7 +222,7 @@ def network(name: str) -> nn.Module:
 
 
 def contestants(options: argparse.Namespace) -> dict[str, Callable[[], float]]:
-    """The plain loop, then ours: fp32 and the asked precision (once if equal) in both layouts; the last compiled."""
+    """The plain loop, then ours: fp32 and the asked precision (once if equal), both layouts; compiled if asked."""
     data, device = synthetic(options.images), options.device
 
     def teacher() -> nn.Module | None:
