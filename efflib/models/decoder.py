@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efflib.models.registry import channels, choice
@@ -70,6 +71,24 @@ class Decoder(nn.Module):
         return self.image(self.layers(x)).sigmoid()
 
 
+class UpConv2d(nn.Conv2d):
+    """Nearest x2 upsampling, then a 3x3 convolution without bias: (N, C, H, W) -> (N, outputs, 2 H, 2 W).
+
+    Weights and their initial values are those of `nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)`, and so are
+    the counts of `count_macs`: 9 products per output pixel and input channel. What is computed is equal and cheaper:
+    each output pixel sees only four different input pixels, so those weights that meet the same one are added first,
+    which makes a transposed 4x4 convolution of stride 2.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spread = F.pad(self.weight.flip(2, 3).transpose(0, 1), (1, 1, 1, 1))
+        kernel = F.avg_pool2d(spread, 2, stride=1, divisor_override=1)  # sums of 2x2: one input pixel fills as many
+        return F.conv_transpose2d(x, kernel, stride=2, padding=1)
+
+
 def _doublings(map_side: int, side: int) -> int:
     power = math.log2(side / map_side) if map_side > 0 else -1
     if power < 0 or power != int(power):
@@ -81,8 +100,7 @@ def _doublings(map_side: int, side: int) -> int:
 
 
 def _up(inputs: int, outputs: int) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+    return nn.Sequential(UpConv2d(inputs, outputs), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 def _spread(inputs: int, outputs: int, side: int) -> nn.Sequential:

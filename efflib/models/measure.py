@@ -87,6 +87,16 @@ def count_macs(model: nn.Module, image_size: int = 32, channels: int = 3) -> int
     Returns:
         The count of one forward pass; biases, batch norm, ReLU and pooling count nothing.
     """
+    image = next(model.parameters()).new_zeros(1, channels, image_size, image_size)
+    with evaluating(model), torch.no_grad():
+        return layer_macs(model, lambda: model(image))
+
+
+def layer_macs(model: nn.Module, run: Callable[[], Any]) -> int:
+    """Multiply-accumulates of those convolutions and linear layers of a model that `run()` passes.
+
+    A layer counts as what it is by definition, whatever way it is computed: output values times weights per output.
+    """
     macs: list[int] = []
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -95,10 +105,8 @@ def count_macs(model: nn.Module, image_size: int = 32, channels: int = 3) -> int
 
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     handles = [layer.register_forward_hook(count) for layer in layers]
-    image = next(model.parameters()).new_zeros(1, channels, image_size, image_size)
     try:
-        with evaluating(model), torch.no_grad():
-            model(image)
+        run()
     finally:
         for handle in handles:
             handle.remove()

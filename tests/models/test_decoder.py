@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from efflib.models import count_parameters
-from efflib.models.decoder import Decoder
+from efflib.models.decoder import Decoder, UpConv2d
+from efflib.models.measure import layer_macs
 
 # Spec, section 3: channels and side of the encoder's map, bottleneck, parameters, MACs in millions.
 TABLE = [
@@ -26,10 +28,42 @@ def encoded(channels, side, bottleneck, batch=1):
 def test_counts_of_the_spec(channels, side, bottleneck, parameters, macs):
     decoder = Decoder(channels, side, 32, bottleneck).eval()
     assert count_parameters(decoder) == parameters
+    image = encoded(channels, side, bottleneck)
+    assert layer_macs(decoder, lambda: decoder(image)) / 1e6 == pytest.approx(macs, abs=0.05)
+    assert decoder(image).shape == (1, 3, 32, 32)
+
+
+def enlarged_then_convolved(x, weight):
+    return F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, padding=1)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (2, 5, 3, 7), (2, 4, 8, 8)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_upsampling_and_convolution_in_one_are_the_two_in_turn(shape, layout):
+    layer = UpConv2d(shape[1], 6).double()
+    x = torch.randn(shape, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    expected, found = enlarged_then_convolved(x, layer.weight), layer(x)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    upstream = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, (x, layer.weight), upstream)
+    torch.testing.assert_close(torch.autograd.grad(found, (x, layer.weight), upstream), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_upsampling_and_convolution_in_one_are_as_exact_as_the_two(precision):
+    layer, x = UpConv2d(64, 32), torch.randn(2, 64, 8, 8)
+    truth = enlarged_then_convolved(x.double(), layer.weight.detach().double())
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        errors = [(y - truth).abs().max() for y in (layer(x), enlarged_then_convolved(x, layer.weight))]
+    assert errors[0] <= 2 * errors[1]
+
+
+def test_upsampling_and_convolution_in_one_compute_less_than_their_definition():
+    layer, x = UpConv2d(16, 8), torch.zeros(1, 16, 8, 8)
     with FlopCounterMode(display=False) as counter:
-        images = decoder(encoded(channels, side, bottleneck))
-    assert counter.get_total_flops() / 2e6 == pytest.approx(macs, abs=0.05)
-    assert images.shape == (1, 3, 32, 32)
+        layer(x)
+    assert layer_macs(layer, lambda: layer(x)) == 9 * 16 * 8 * 16**2
+    assert counter.get_total_flops() == 2 * 4 * 16 * 8 * 16**2
 
 
 @pytest.mark.parametrize("bottleneck", ["map", "pooled"])

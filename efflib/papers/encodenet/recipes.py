@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from efflib.data import ImageSet, subset
 from efflib.models import create_model, features, onward
-from efflib.models.measure import count_flops
+from efflib.models.measure import count_flops, layer_macs
 from efflib.papers.baselines import (
     CANARY_SETTINGS,
     SIZES,
@@ -207,15 +207,15 @@ def _conversion_macs(
 ) -> float:
     """Multiply-accumulates of encoder, head and decoder for one image."""
     _, _, side, channels = SIZES[dataset]
-    network = create_model(model, 10, **dict(options))
-    decoder = decoder_for(network, side, channels, bottleneck, width)
+    network = create_model(model, 10, **dict(options)).eval()
+    decoder = decoder_for(network, side, channels, bottleneck, width).eval()
 
-    @torch.no_grad()
     def run() -> None:
-        found = features(network.eval(), torch.zeros(1, channels, side, side))
-        decoder.eval()(found.pooled if bottleneck == "pooled" else found.stages[-1])
+        found = features(network, torch.zeros(1, channels, side, side))
+        decoder(found.pooled if bottleneck == "pooled" else found.stages[-1])
 
-    return count_flops(run) / 2
+    with torch.no_grad():
+        return layer_macs(nn.ModuleList([network, decoder]), run)
 
 
 def autoencoder_flops(config: AutoencoderConfig, images: float, evaluated: int) -> float:
