@@ -29,11 +29,10 @@ from efflib.curricula.common import one_of, positive
 from efflib.data import ImageSet
 from efflib.kernels.augment import normalise
 from efflib.models import create_model
-from efflib.models.imagenet import imagenet_resnet50
+from efflib.models.imagenet import IMAGENET_INPUT, imagenet_resnet50
 from efflib.training import Curriculum, TrainingRecipe, derived_seed, fit, pick_device, predict, seeded
 
 SCORERS = ("imagenet_resnet50", "cifar_oof")
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 # --- pacing ---------------------------------------------------------------------------------------------------
@@ -304,7 +303,7 @@ def enlarged(images: Tensor, side: int = 224) -> Tensor:
     colour = images.expand(*images.shape[:3], 3)
     zero_to_one = normalise(colour, (0.0,) * 3, (1.0,) * 3)
     large = F.interpolate(zero_to_one, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
-    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in IMAGENET)
+    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in IMAGENET_INPUT)
     return (large - mean) / std
 
 

@@ -1,7 +1,7 @@
 """torchvision's networks with ImageNet weights: found on disk, or downloaded with checksum; never random by mistake.
 
-Two are in use: ResNet50 (images scored by LCDnet-CL, in BIMask's table 4) and the convolutional part of VGG16 (images
-clustered within their class, in EncodeNet).
+Three are in use: ResNet50 (images scored by LCDnet-CL, in BIMask's table 4), the convolutional part of VGG16 (images
+clustered within their class, in EncodeNet), and that of MobileNetV2 (a start for the networks of the thesis).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from efflib.data.cache import digests
 from efflib.data.download import downloads_folder, offline
 from efflib.data.errors import UNREADABLE
 
+# Mean and standard deviation of RGB images in 0..1 that torchvision's networks expect.
+IMAGENET_INPUT = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # The preprocessing of VGG16's weights: RGB in 0..1, minus the mean, times 255, as in the original Caffe network.
 VGG16_INPUT = ((0.48235, 0.45882, 0.40784), (1 / 255,) * 3)
 
@@ -65,6 +67,12 @@ def _vgg16_features() -> nn.Module:
     return vgg16(init_weights=False).features
 
 
+def _mobilenetv2_backbone() -> nn.Module:
+    from efflib.models.registry import create_model  # its layers have the names of torchvision's
+
+    return create_model("mobilenetv2", 1).backbone  # type: ignore[return-value]
+
+
 PRETRAINED = {
     "resnet50": Pretrained(  # ResNet50_Weights.IMAGENET1K_V1
         "ResNet50",
@@ -77,6 +85,13 @@ PRETRAINED = {
         "https://download.pytorch.org/models/vgg16_features-amdegroot-88682ab5.pth",
         "use feature_source='baseline_penultimate', which needs no such file",
         _vgg16_features,
+        part="features.",
+    ),
+    "mobilenetv2": Pretrained(  # MobileNet_V2_Weights.IMAGENET1K_V1; width 1
+        "MobileNetV2",
+        "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth",
+        "use init='scratch', which needs no such file",
+        _mobilenetv2_backbone,
         part="features.",
     ),
 }
@@ -102,7 +117,7 @@ def pretrained(name: str, weights: str | Path | None = None) -> nn.Module:
     """A network of `PRETRAINED` with its ImageNet weights, float32, on the CPU, in train mode.
 
     Args:
-        name: "resnet50" or "vgg16" (its `features`).
+        name: "resnet50", "vgg16" (its `features`) or "mobilenetv2" (the `backbone` of ours).
         weights: file of the network's state, taken as it is; None looks for torchvision's file in EFFLIB_DATA, among
             earlier downloads and in torch's own cache, and then downloads it.
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from efflib.models.depthwise import DepthwiseConv2d
+from efflib.models.imagenet import IMAGENET_INPUT
 from efflib.models.measure import Features, evaluating
 from efflib.models.registry import channels, choice, register
 from efflib.text import unknown
@@ -24,6 +26,7 @@ REPEATS = {17: (1, 2, 3, 4, 3, 3, 1), 11: (1, 1, 2, 2, 2, 2, 1)}
 GROUPS = ((1, 16, 1), (6, 24, 2), (6, 32, 2), (6, 64, 2), (6, 96, 1), (6, 160, 2), (6, 320, 1))
 TAPPED_GROUPS = (1, 2, 4)  # the groups whose outputs are stages, counting from 0; the last stage is the last map
 HEADS = ("gap", "dsc", "flatten")
+INPUT_NORMS = ("unit", "imagenet")
 LAYERS = ("s16", "s32")
 
 
@@ -35,9 +38,24 @@ class MobileNetV2(nn.Module):
     """
 
     map_names = LAYERS
+    mean: Tensor
+    std: Tensor
 
-    def __init__(self, num_classes: int, width: float, depth: int, head: str, image_size: int, dropout: float) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        width: float,
+        depth: int,
+        head: str,
+        image_size: int,
+        dropout: float,
+        input_norm: str = "unit",
+    ) -> None:
         super().__init__()
+        self.input_norm = input_norm
+        if input_norm == "imagenet":
+            for name, values in zip(("mean", "std"), IMAGENET_INPUT):
+                self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
         self.backbone = _backbone(width, depth)
         ends = [sum(REPEATS[depth][: group + 1]) for group in range(len(GROUPS))]
         self.taps = (*(ends[group] for group in TAPPED_GROUPS), ends[-1] + 1)
@@ -60,7 +78,7 @@ class MobileNetV2(nn.Module):
 
         Both are behind a ReLU6; C is six times the channels of group 5 (576 at width 1).
         """
-        before = self._backbone_to(0, self.deep, _three_channels(x))
+        before = self._backbone_to(0, self.deep, self._read(x))
         expanded = self._deep_parts()[0](before)
         return {"s16": expanded, "s32": self._behind_expansion(expanded)}
 
@@ -108,7 +126,7 @@ class MobileNetV2(nn.Module):
 
         With a flatten head `pooled` is the flattened map, as it is what the head reads.
         """
-        x, found = _three_channels(x), []
+        x, found = self._read(x), []
         for start, end in zip((0, *(tap + 1 for tap in self.taps[:2])), self.taps[:3]):
             x = self._backbone_to(start, end + 1, x)
             found.append(x)
@@ -123,10 +141,17 @@ class MobileNetV2(nn.Module):
         if stage == len(self.taps):
             return self.head(self.reduce(x))
         start = self.taps[stage - 1] + 1 if stage else 0
-        return self._backbone_to(start, self.taps[stage] + 1, _three_channels(x) if stage == 0 else x)
+        return self._backbone_to(start, self.taps[stage] + 1, self._read(x) if stage == 0 else x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.reduce(self.backbone(_three_channels(x))))
+        return self.head(self.reduce(self.backbone(self._read(x))))
+
+    def _read(self, x: Tensor) -> Tensor:
+        """Images (N, 1 or 3, H, W) as the stem takes them: three channels, normalised as `input_norm` says."""
+        if x.shape[1] not in (1, 3):
+            raise ValueError(f"mobilenetv2 reads images (N, 1, H, W) or (N, 3, H, W), got shape {tuple(x.shape)}")
+        x = x.expand(-1, 3, -1, -1)
+        return x if self.input_norm == "unit" else (x - self.mean) / self.std
 
     def _backbone_to(self, start: int, end: int, x: Tensor) -> Tensor:
         """Parts number `start` up to, without, `end` of the backbone."""
@@ -232,13 +257,6 @@ def _layer(name: str) -> str:
     return name
 
 
-def _three_channels(x: Tensor) -> Tensor:
-    """Grey images with their channel three times."""
-    if x.shape[1] not in (1, 3):
-        raise ValueError(f"mobilenetv2 reads images (N, 1, H, W) or (N, 3, H, W), got shape {tuple(x.shape)}")
-    return x.expand(-1, 3, -1, -1)
-
-
 @register
 def mobilenetv2(
     num_classes: int,
@@ -249,6 +267,7 @@ def mobilenetv2(
     image_size: int = 224,
     dropout: float = 0.3,
     in_channels: int = 3,
+    input_norm: str = "unit",
 ) -> nn.Module:
     """MobileNetV2 with one of three heads; all 16 students and the teacher of the thesis.
 
@@ -261,6 +280,8 @@ def mobilenetv2(
         image_size: pixels of the images' side, a multiple of 32; read by the flatten head only.
         dropout: share of units dropped before each dense layer but the first one of "gap" and "flatten".
         in_channels: 1 or 3. The stem has three: one channel is replicated, so the parameters are the same.
+        input_norm: "unit" reads pixels in 0..1 as they are; "imagenet" first normalises them by `IMAGENET_INPUT`, as
+            torchvision's weights require.
 
     Raises:
         ValueError: a value that is not allowed.
@@ -275,4 +296,5 @@ def mobilenetv2(
         raise ValueError(f"dropout must be in [0, 1), the probability of zeroing a value, got {dropout!r}")
     if isinstance(in_channels, bool) or in_channels not in (1, 3):
         raise ValueError(f"in_channels of mobilenetv2 must be 1 or 3, got {in_channels!r}")
-    return MobileNetV2(num_classes, width, depth, head, image_size, dropout)
+    choice("input_norm", input_norm, INPUT_NORMS)
+    return MobileNetV2(num_classes, width, depth, head, image_size, dropout, input_norm)

@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping
 from functools import cache, lru_cache, partial
 from typing import Any, Literal
 
+import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
 from efflib.data import ImageSet, holdout, list_datasets, load_dataset, subset
 from efflib.models import count_macs, create_model, list_models
+from efflib.models.imagenet import pretrained
+from efflib.models.measure import layer_macs
 from efflib.papers import reports
-from efflib.training import Curriculum, Loss, TrainingRecipe, cross_entropy, fit, predict, seeded
+from efflib.training import Curriculum, Loss, TrainingRecipe, cross_entropy, fit, freeze, predict, seeded
 from efflib.trials.recipes import Config, Context, Outcome, recipe
 
 # Training images, test images, side and channels of each set: cost estimates need no data at hand.
@@ -39,7 +42,9 @@ class ClassifierConfig(Config):
     `subset` takes that many training images (stratified, by `split_seed`), None takes all; `holdout` of them are then
     held out for validation. `seed` fixes initial weights, order and augmentation, never the split. With `marks` the run
     is reported in full after every epoch (`efflib.papers.reports`), on the training images too after those epochs.
-    `precision` holds whatever a run asks for; None follows the run.
+    `precision` holds whatever a run asks for; None follows the run. `init` "imagenet" starts the backbone of a
+    MobileNetV2 from torchvision's weights (one file, known by the checksum in its name), its head from the seed;
+    `freeze_backbone` trains the head only.
     """
 
     dataset: str
@@ -52,6 +57,8 @@ class ClassifierConfig(Config):
     model_options: dict[str, float | int | str | bool] = Field(default_factory=dict)
     marks: tuple[int, ...] = ()
     precision: Literal["fp32"] | None = None
+    init: Literal["scratch", "imagenet"] = "scratch"
+    freeze_backbone: bool = False
 
     @field_validator("dataset", "model")
     @classmethod
@@ -65,6 +72,21 @@ class ClassifierConfig(Config):
     def _marks_within_the_run(self) -> ClassifierConfig:
         if any(not 1 <= mark <= self.training.epochs for mark in self.marks):
             raise ValueError(f"marks {self.marks} must be numbers of finished epochs, 1 to {self.training.epochs}")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_exist(self) -> ClassifierConfig:
+        if self.freeze_backbone and self.init == "scratch":
+            raise ValueError("freeze_backbone keeps what init='imagenet' gives; from scratch it would keep noise")
+        shape = {"width": 1, "depth": 17, "input_norm": "unit", **self.model_options}
+        fits = self.model == "mobilenetv2" and (shape["width"], shape["depth"]) == (1, 17)
+        if self.init == "imagenet" and not fits:
+            raise ValueError(
+                "init='imagenet' is there for mobilenetv2 with width 1 and depth 17 only, as torchvision has weights "
+                f"for no other: got {self.model} with {self.model_options}. Use init='scratch'"
+            )
+        if self.init == "imagenet" and shape["input_norm"] != "imagenet":
+            raise ValueError("init='imagenet' needs model_options input_norm='imagenet': its weights expect that input")
         return self
 
 
@@ -90,14 +112,34 @@ def _split(name: str, count: int | None, held: int, seed: int) -> tuple[ImageSet
 
 
 def new_model(config: ClassifierConfig) -> nn.Module:
-    """The configuration's network with the initial weights of its seed."""
+    """The configuration's network with the initial weights of its seed, its backbone's from ImageNet if so asked.
+
+    Raises:
+        DataNotFound, DataBroken: about the file of ImageNet weights.
+    """
+    model = _drawn(config)
+    if config.init == "imagenet":
+        _backbone(model).load_state_dict(pretrained("mobilenetv2").state_dict())
+    return model
+
+
+def _drawn(config: ClassifierConfig) -> nn.Module:
+    """The network with weights of its seed alone; frozen is what the configuration freezes."""
     with seeded(config.seed):
-        return create_model(config.model, len(load_dataset(config.dataset, "test").classes), **config.model_options)
+        classes = len(load_dataset(config.dataset, "test").classes)
+        model = create_model(config.model, classes, **config.model_options)
+    if config.freeze_backbone:
+        freeze(_backbone(model))
+    return model
+
+
+def _backbone(model: nn.Module) -> nn.Module:
+    return model.backbone  # type: ignore[return-value]
 
 
 def inherited_model(config: ClassifierConfig, weights: Mapping[str, Any], precision: str = "fp32") -> nn.Module:
     """The configuration's network with a parent's weights; float64 for a run in fp64."""
-    model = new_model(config)
+    model = _drawn(config)
     model.load_state_dict(weights)
     return model.double() if precision == "fp64" else model
 
@@ -113,9 +155,25 @@ def forward_flops(config: ClassifierConfig) -> float:
     return 2.0 * _macs(config.model, tuple(sorted(config.model_options.items())), config.dataset)
 
 
+def frozen_flops(config: ClassifierConfig) -> float:
+    """FLOPs of that part of the forward pass over one image which no gradient passes."""
+    if not config.freeze_backbone:
+        return 0.0
+    return 2.0 * _backbone_macs(config.model, tuple(sorted(config.model_options.items())), config.dataset)
+
+
+@cache
+def _backbone_macs(model: str, options: tuple[tuple[str, Any], ...], dataset: str) -> int:
+    _, _, side, channels = SIZES[dataset]
+    network = create_model(model, 10, **dict(options)).eval()
+    with torch.no_grad():
+        return layer_macs(_backbone(network), lambda: network(torch.zeros(1, channels, side, side)))
+
+
 def training_flops(config: ClassifierConfig, images: float, evaluated: int) -> float:
-    """FLOPs of training on `images` and evaluating on `evaluated` per epoch: backward = 2 forward."""
-    return forward_flops(config) * (3 * images + evaluated) * config.training.epochs
+    """FLOPs of training on `images` and evaluating on `evaluated` per epoch: backward = 2 forward, if not frozen."""
+    each = forward_flops(config) * (3 * images + evaluated) - 2 * frozen_flops(config) * images
+    return each * config.training.epochs
 
 
 def planned_images(config: ClassifierConfig) -> tuple[int, int]:

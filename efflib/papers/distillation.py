@@ -24,6 +24,7 @@ from efflib.papers.baselines import (
     ClassifierConfig,
     canary_context,
     data_read,
+    frozen_flops,
     new_model,
     planned_images,
     split,
@@ -73,23 +74,28 @@ def _method(config: DistillConfig, student: nn.Module, teacher: nn.Module, label
 
 @dataclass(frozen=True)
 class Work:
-    """Forward FLOPs per image of each part (2 per MAC), and all FLOPs per image and epoch of the preparation."""
+    """Forward FLOPs per image of each part (2 per MAC), and all FLOPs per image and epoch of the preparation.
+
+    `frozen` is the part of the student that is not trained.
+    """
 
     student: float
     teacher: float
     modules: float
     preparation: float
+    frozen: float = 0.0
 
     @property
     def step(self) -> float:
-        """Training FLOPs per image: three forward passes' worth for what is trained, one for the frozen teacher."""
-        return 3 * self.student + self.teacher + 3 * self.modules
+        """Training FLOPs per image: three forward passes' worth for what is trained, one for what is frozen."""
+        return 3 * self.student - 2 * self.frozen + self.teacher + 3 * self.modules
 
 
 def work_of(config: DistillConfig) -> Work:
     """What one image costs, counted by running the very networks and modules on two blank images."""
     options = [tuple(sorted(each.items())) for each in (config.options, config.model_options, config.teacher_options)]
-    return _work(config.dataset, config.method, options[0], config.model, options[1], config.teacher_model, options[2])
+    work = _work(config.dataset, config.method, options[0], config.model, options[1], config.teacher_model, options[2])
+    return replace(work, frozen=frozen_flops(config))
 
 
 @cache

@@ -42,6 +42,7 @@ seeds = [0]
 device = "auto"
 engine = "local"
 recompute = False
+starts: list = None
 
 # %% tags=["remove-cell"]
 from efflib.notebooks import check_parameters
@@ -50,7 +51,8 @@ check_parameters(globals())
 
 # %% tags=["hide-input"]
 table = diswot.tables["table3_6"]
-page = TablePage(table, scale, seeds, device, engine, recompute, diswot.findings("table3_6"))
+findings, choices = diswot.findings("table3_6"), {"starts": starts}
+page = TablePage(table, scale, seeds, device, engine, recompute, findings, choices)
 
 # %% [markdown]
 # ## What the thesis prints and claims
@@ -189,7 +191,7 @@ page.audit()
 # ## Repeat it
 #
 # This line runs the table again on your machine, at the scale you choose; what is recorded is not run twice. Set
-# `EFFLIB_DATA` to a folder with the data.
+# `EFFLIB_DATA` to a folder with the data. `starts` starts from ImageNet weights ([Table 3.4](table3_4.ipynb)).
 
 # %% tags=["remove-input"]
 page.repeat()

@@ -10,11 +10,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 from torch import nn
-from torchvision.models import ResNet50_Weights, VGG16_Weights, resnet50, vgg16
+from torchvision.models import MobileNet_V2_Weights, ResNet50_Weights, VGG16_Weights, mobilenet_v2, resnet50, vgg16
 
 from efflib.data import DataBroken, DataNotFound
 from efflib.models import imagenet
-from efflib.models.imagenet import PRETRAINED, VGG16_INPUT, imagenet_resnet50, imagenet_vgg16, pretrained
+from efflib.models.imagenet import (
+    IMAGENET_INPUT,
+    PRETRAINED,
+    VGG16_INPUT,
+    imagenet_resnet50,
+    imagenet_vgg16,
+    pretrained,
+)
 from efflib.training import seeded
 
 
@@ -39,7 +46,10 @@ def test_files_are_those_of_torchvision():
     assert PRETRAINED["resnet50"].url == ResNet50_Weights.IMAGENET1K_V1.url
     assert PRETRAINED["vgg16"].url == VGG16_Weights.IMAGENET1K_FEATURES.url
     assert PRETRAINED["vgg16"].file == "vgg16_features-amdegroot-88682ab5.pth"
-    assert [known.checksum for known in PRETRAINED.values()] == ["0676ba61", "88682ab5"]
+    assert PRETRAINED["mobilenetv2"].url == MobileNet_V2_Weights.IMAGENET1K_V1.url
+    assert [known.checksum for known in PRETRAINED.values()] == ["0676ba61", "88682ab5", "b0353104"]
+    for usual in (MobileNet_V2_Weights.IMAGENET1K_V1.transforms(), ResNet50_Weights.IMAGENET1K_V1.transforms()):
+        assert (tuple(usual.mean), tuple(usual.std)) == IMAGENET_INPUT
     preset = VGG16_Weights.IMAGENET1K_FEATURES.transforms()
     assert (tuple(preset.mean), tuple(preset.std)) == VGG16_INPUT
 
@@ -102,6 +112,15 @@ def test_resnet50_gives_its_pooled_vector(tmp_path):
     with torch.no_grad():
         assert found.eval()(x).shape == (2, 2048)
         assert torch.equal(found(x), network.eval()(x))
+
+
+def test_mobilenetv2_reads_the_backbone_only(tmp_path):
+    with seeded(0):
+        theirs = mobilenet_v2().eval()
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    found, x = pretrained("mobilenetv2", tmp_path / "theirs.pth").eval(), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(found(x), theirs.features(x))
 
 
 # --- no such file, another file -------------------------------------------------------------------------------

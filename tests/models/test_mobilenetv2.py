@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from efflib.models import count_macs, count_parameters, create_model, evaluating, features, onward
+from efflib.models.imagenet import IMAGENET_INPUT
 from efflib.training import seeded
 
 # Section 3 of the spec. Backbones by width: parameters, running means and variances of the batch norms.
@@ -243,6 +244,25 @@ def test_torchvision_weights_fit_the_backbone():
         x = images(n=1, dtype=torch.float32)
         with torch.no_grad():
             assert torch.equal(ours.maps(x)["s32"], theirs.features(x))
+
+
+def test_images_can_be_normalised_as_imagenet_weights_require():
+    with seeded(0):
+        plain = build(dropout=0.0).eval()
+    with seeded(0):
+        model = build(dropout=0.0, input_norm="imagenet").eval()
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    grey = torch.rand(2, 1, 64, 64, dtype=torch.float64)
+    model, plain = model.double(), plain.double()
+    mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in IMAGENET_INPUT)
+    normalised = (grey.expand(-1, 3, -1, -1) - mean) / std
+    torch.testing.assert_close(model(grey), plain(normalised), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(onward(model, 0, grey), onward(plain, 0, normalised), rtol=1e-5, atol=1e-6)
+    found, expected = features(model, grey), features(plain, normalised)
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model.maps(grey)["s16"], plain.maps(normalised)["s16"], rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"unknown value of input_norm: 'image'.*Did you mean 'imagenet'"):
+        build(input_norm="image")
 
 
 def test_initial_weights():

@@ -85,6 +85,9 @@ ARMS: dict[str, tuple[str, Options]] = {
     ),
     "lrp_gram": ("diswot_plus", {"map": "gxa", "semantic_target": "gram", "distance": "fro"}),
 }  # fmt: skip
+# Where the networks start (decision D15). The thesis does not say; what it reports of its images and first epochs fits
+# ImageNet weights, frozen in the students. Torchvision has such weights for the teacher and the best student only.
+STARTS = ("scratch", "imagenet", "imagenet_frozen")
 LONGEST = ("baseline", "kd", "lrp_cosine")  # trained for 50 epochs, the others of table 3.5 for 30
 
 
@@ -96,30 +99,32 @@ def length(scale: str, student: Member, method: str) -> int:
     return size.lengths[-1] if method in LONGEST else size.lengths[1]
 
 
-def alone(scale: str, network: Member, seed: int) -> Trial:
-    """A network trained with cross-entropy alone: the teacher, or a student's baseline."""
-    return Trial.of("baseline", **_settings(scale, network, seed, SIZES[scale].lengths[-1]))
+def alone(scale: str, network: Member, seed: int, start: str = "scratch") -> Trial:
+    """A network trained with cross-entropy alone: the teacher, or a student's baseline; `start` is one of STARTS."""
+    return Trial.of("baseline", **_settings(scale, network, seed, SIZES[scale].lengths[-1], start))
 
 
-def distilled(scale: str, student: Member, seed: int, method: str) -> Trial:
-    """A student beside the teacher of its seed; `method` is a key of ARMS."""
+def distilled(scale: str, student: Member, seed: int, method: str, start: str = "scratch") -> Trial:
+    """A student beside the teacher of its seed; `method` is a key of ARMS, `start` one of STARTS."""
     size = SIZES[scale]
     name, options = ARMS[method]
     layers: Options = {"layers": size.layers} if name == "diswot_plus" else {}
     return Trial.of(
         "distill",
-        parents={"teacher": alone(scale, size.teacher, seed)},
+        parents={"teacher": alone(scale, size.teacher, seed, start)},
         method=name,
         options={**options, **layers},
         teacher_model="mobilenetv2",
-        teacher_options=_options(scale, size.teacher),
-        **_settings(scale, student, seed, length(scale, student, method)),
+        teacher_options=_options(scale, size.teacher, start),
+        **_settings(scale, student, seed, length(scale, student, method), start),
     )
 
 
-def student(scale: str, network: Member, seed: int, method: str) -> Trial:
+def student(scale: str, network: Member, seed: int, method: str, start: str = "scratch") -> Trial:
     """A student by any method, "baseline" included."""
-    return alone(scale, network, seed) if method == "baseline" else distilled(scale, network, seed, method)
+    if method == "baseline":
+        return alone(scale, network, seed, start)
+    return distilled(scale, network, seed, method, start)
 
 
 def scores(scale: str, seed: int, init: str = "gaussian") -> Trial:
@@ -162,24 +167,27 @@ def training(scale: str, epochs: int) -> TrainingRecipe:
     )
 
 
-def _settings(scale: str, network: Member, seed: int, epochs: int) -> dict[str, Any]:
+def _settings(scale: str, network: Member, seed: int, epochs: int, start: str) -> dict[str, Any]:
     size = SIZES[scale]
+    imagenet = {"init": "imagenet", "freeze_backbone": start == "imagenet_frozen" and network != size.teacher}
     marks = {1, size.space, size.short, *size.lengths}  # figure 3.7 shows the first epoch, too
     return {
         "dataset": size.dataset,
         "model": "mobilenetv2",
-        "model_options": _options(scale, network),
+        "model_options": _options(scale, network, start),
         "training": training(scale, epochs),
         "seed": seed,
         "subset": size.subset,
         "holdout": size.holdout,
         "precision": "fp32",  # the thesis's; and a CPU's depthwise convolutions are slower in bf16
         "marks": tuple(sorted(mark for mark in marks if mark <= epochs)),
+        **({} if start == "scratch" else imagenet),
     }
 
 
-def _options(scale: str, network: Member) -> Options:
+def _options(scale: str, network: Member, start: str) -> Options:
     """Options of a network; only the teacher's head depends on the size of the images."""
     size = SIZES[scale]
     sized: Options = {"image_size": size.side} if network.head == "flatten" else {}
-    return {**network.options, "dropout": size.dropout, **sized}
+    read: Options = {} if start == "scratch" else {"input_norm": "imagenet"}
+    return {**network.options, "dropout": size.dropout, **sized, **read}
