@@ -21,7 +21,7 @@ class Unit:
         difference: what a difference of two is counted in, e.g. "points of accuracy".
         decimals: of measured numbers, where the paper does not print more.
         printed_decimals: at least so many of a printed number, since YAML drops trailing zeros; 0 leaves it as it is.
-        lower_is_better: true of losses and sizes.
+        lower_is_better: true of losses, sizes and costs.
     """
 
     caption: str
@@ -41,7 +41,7 @@ UNITS = {
     "nats": Unit("Loss in nats", "nats", 3, lower_is_better=True),
     "nats_per_character": Unit("Loss in nats per character", "nats per character", 3, lower_is_better=True),
     "bytes": Unit("Size in bytes", "bytes", 0, lower_is_better=True),
-    "count": Unit("Number", "numbers", 0),
+    "count": Unit("Number", "numbers", 0, lower_is_better=True),  # of parameters and operations
     "megabytes": Unit("Size in MB (10⁶ bytes)", "MB", 2, lower_is_better=True),
     "score": Unit("DisWOT score", "score", 2, 2, lower_is_better=True),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from html import escape
@@ -16,6 +17,9 @@ from efflib.report.notebook import evidence
 from efflib.report.speed import speed_markdown
 from efflib.report.tables import ledger
 from efflib.report.verdict import CELL_VERDICTS, LOWER, REPRODUCED, SCALES
+
+_NAME = re.compile(r"(table|figure|fig)(\d+(?:_\d+)?)((?:_[a-z]+)*)")
+_SPELLED = {"flops": "FLOPs", "macs": "MACs"}
 
 
 def write_pages(book: Path, papers: Mapping[str, Any]) -> list[Path]:
@@ -51,23 +55,24 @@ def ledger_rows(papers: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def ledger_html(rows: list[dict[str, Any]], papers: Mapping[str, Any]) -> str:
-    """The ledger as a heat map, papers x tables, and the table of reasons below it."""
-    lines = []
+    """The ledger as a heat map, a box per printed table under its paper, and the table of reasons below it."""
+    parts = []
     for slug, paper in papers.items():
         own = [row for row in rows if row["paper"] == slug]
-        cells = "".join(_heat_cell(row, linked=row["table"] in paper.tables) for row in own)
+        boxes = "".join(_box(row, linked=row["table"] in paper.tables) for row in own)
         name = f'<a href="executed/{escape(slug)}/chapter.html">{escape(paper.title)}</a>'
-        lines.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
-    heat = f'<div class="table-scroll"><table class="ledger"><tbody>{"".join(lines)}</tbody></table></div>'
+        parts.append(f'<p class="ledger-paper">{name}</p><ul>{boxes}</ul>')
+    heat = f'<div class="ledger">{"".join(parts)}</div>'
     legend = (
         "Each box is one printed table: how many numbers it prints, how many of them are decided at the paper's own "
-        "scale, how many were measured at a smaller scale only, and how the claims about it stand. Green: most of its "
-        "verdicts are *reproduced*, or, before there are any, more claims are supported than contradicted. Red: most "
-        "are *lower* (of losses and sizes: *higher*), or more claims are contradicted. Yellow: anything else that was "
-        "measured. Grey: nothing was measured yet."
+        'scale ("with a verdict"), how many were measured at a smaller scale only, and how the claims about it '
+        "stand. Green: most of its verdicts are *reproduced*, or, before there are any, more claims are supported than "
+        "contradicted. Red: most are *lower* (of losses, sizes and costs: *higher*), or more claims are contradicted. "
+        "Yellow: anything else that was measured. Grey: nothing was measured yet."
     )
     details = html_table([_ledger_line(row) for row in rows], "Every printed number, by verdict")
-    return f"{heat}\n\n{legend}\n\n{details}\n"
+    folded = f"<details><summary>Every printed number: its verdict, or why there is none</summary>{details}</details>"
+    return f"{heat}\n\n{legend}\n\n{folded}\n"
 
 
 def ledger_text(rows: list[dict[str, Any]]) -> str:
@@ -97,19 +102,31 @@ def status_markdown(executed: Path) -> str:
     return f"## Notebooks\n\n{shown}\n\n## Records\n\n{records}\n"
 
 
-def _heat_cell(row: Mapping[str, Any], linked: bool) -> str:
+def _box(row: Mapping[str, Any], linked: bool) -> str:
     decided = {name: row[name] for name in CELL_VERDICTS if row[name] and name != "not run"}
     claims = {name: count for name, count in row["claims"].items() if count and name != "not run"}
     shade = _shade(decided, claims, row["measured"], row.get("worse", LOWER))
-    name = escape(row["table"])
+    name = escape(_said(row["table"]))
     page = escape(row.get("page", row["table"]))
     title = f'<a href="executed/{escape(row["paper"])}/{page}.html">{name}</a>' if linked else name
     verdicts = sum(decided.values())
     smaller = row["measured"] - verdicts  # `measured` counts the decided ones too
-    numbers = [f"{row['printed']} numbers", f"{verdicts} with a verdict", f"{smaller} measured smaller"]
-    parts = numbers if row["printed"] else ["no printed numbers"]
+    parts = [f"{row['printed']} numbers" if row["printed"] else "no printed numbers"]
+    parts += [f"{verdicts} with a verdict"] if verdicts else []
+    parts += [f"{smaller} at a smaller scale"] if smaller else []
+    parts += [] if row["measured"] or not row["printed"] else ["none measured yet"]
     parts += [f"claims: {', '.join(f'{n} {word}' for word, n in claims.items())}"] if claims else []
-    return f'<td class="ledger-{shade}"><strong>{title}</strong><br>{"<br>".join(map(escape, parts))}</td>'
+    return f'<li class="ledger-{shade}"><strong>{title}</strong><br>{"<br>".join(map(escape, parts))}</li>'
+
+
+def _said(table: str) -> str:
+    """A table's name in words: "table3_3_train" is "Table 3.3 train", "fig3_6" is "Figure 3.6"."""
+    found = _NAME.fullmatch(table)
+    if found is None:
+        return table
+    kind, number, rest = found.groups()
+    words = [_SPELLED.get(word, word) for word in rest.split("_") if word]
+    return " ".join(["Table" if kind == "table" else "Figure", number.replace("_", "."), *words])
 
 
 def _shade(decided: Mapping[str, int], claims: Mapping[str, int], measured: int, worse: str) -> str:
@@ -125,7 +142,7 @@ def _shade(decided: Mapping[str, int], claims: Mapping[str, int], measured: int,
 
 
 def _ledger_line(row: Mapping[str, Any]) -> dict[str, Any]:
-    line = {"table": f"{row['paper']} {row['table']}", "title": row["title"], "printed numbers": row["printed"]}
+    line = {"table": f"{row['paper']}.{row['table']}", "title": row["title"], "printed numbers": row["printed"]}
     line["verdicts"] = ", ".join(f"{row[name]} {name}" for name in CELL_VERDICTS if row[name])
     line["why not run"] = "; ".join(f"{count}: {reason}" for reason, count in row["reasons"].items())
     line["claims"] = ", ".join(f"{count} {name}" for name, count in row["claims"].items() if count) or "none yet"

@@ -81,14 +81,14 @@ def test_ledger_shows_every_paper_and_links_only_what_has_a_notebook() -> None:
     rows = [row("table1", not_run=4, reasons={"not <recorded> yet": 4}), row("table2", not_run=2)]
     text = pages.ledger_html(rows, {"toy": toy_paper("table1")})
     assert '<a href="executed/toy/chapter.html">Toys &amp; &lt;Tricks&gt;</a>' in text
-    assert '<a href="executed/toy/table1.html">table1</a>' in text
-    assert "toy/table2.html" not in text and "<strong>table2</strong>" in text
+    assert '<a href="executed/toy/table1.html">Table 1</a>' in text
+    assert "toy/table2.html" not in text and "<strong>Table 2</strong>" in text
     assert "Title of table1 &lt;&amp;&gt;" in text
     assert "4: not &lt;recorded&gt; yet" in text
 
 
 def test_ledger_of_no_paper_is_still_a_page() -> None:
-    assert '<table class="ledger"><tbody></tbody></table>' in pages.ledger_html([], {})
+    assert '<div class="ledger"></div>' in pages.ledger_html([], {})
     assert "Toys" in pages.ledger_html([], {"toy": toy_paper()})
 
 
@@ -110,12 +110,30 @@ def test_ledger_of_no_paper_is_still_a_page() -> None:
 )
 def test_shading_follows_the_best_evidence(given, shade) -> None:
     text = pages.ledger_html([row("table1", **given)], {"toy": toy_paper("table1")})
-    assert f'<td class="ledger-{shade}">' in text
+    assert f'<li class="ledger-{shade}">' in text
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("table2", "Table 2"),
+        ("table3_3_train", "Table 3.3 train"),
+        ("table1_bytes", "Table 1 bytes"),
+        ("figure5", "Figure 5"),
+        ("fig3_6_loss", "Figure 3.6 loss"),
+        ("table3_6_flops", "Table 3.6 FLOPs"),
+        ("appendix", "appendix"),
+    ],
+)
+def test_boxes_name_their_table_as_the_paper_does(table, said) -> None:
+    assert f"<strong>{said}</strong>" in pages.ledger_html([row(table)], {"toy": toy_paper()})
 
 
 def test_boxes_count_what_was_measured_at_a_smaller_scale_only() -> None:
     text = pages.ledger_html([row("table1", reproduced=3, not_run=5, measured=5)], {"toy": toy_paper("table1")})
-    assert "8 numbers<br>3 with a verdict<br>2 measured smaller" in text
+    assert "8 numbers<br>3 with a verdict<br>2 at a smaller scale</li>" in text
+    text = pages.ledger_html([row("table1", not_run=5)], {"toy": toy_paper()})
+    assert "5 numbers<br>none measured yet</li>" in text
 
 
 def test_ledger_text_counts_everything() -> None:
