@@ -92,7 +92,9 @@
   }
   function letKeysScroll() {
     document.querySelectorAll(".table-scroll, .pst-scrollable-table-container").forEach((box) => {
+      box.classList.remove("wide");
       if (box.scrollWidth <= box.clientWidth) { box.removeAttribute("tabindex"); return; }
+      box.classList.add("wide");
       box.tabIndex = 0;
       box.setAttribute("role", "region");
       box.setAttribute("aria-label", box.querySelector("caption")?.textContent.trim() || "Table, scrolls sideways");
