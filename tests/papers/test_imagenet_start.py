@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_refused(settings, message):
 
 
 def test_another_start_is_another_trial():
-    made = {start: arms.distilled("paper", arms.BEST, 0, "kd", start) for start in arms.STARTS}
+    made = {start: arms.distilled("paper", arms.BEST, 0, "kd", arms.How(start)) for start in arms.STARTS}
     assert len({trial.identity for trial in made.values()}) == 3
     assert made["scratch"] == arms.distilled("paper", arms.BEST, 0, "kd")
     student: Any = made["imagenet_frozen"].settings
@@ -142,7 +142,7 @@ def test_another_start_is_another_trial():
     assert (teacher.init, teacher.freeze_backbone) == ("imagenet", False)  # 98 % need a teacher that is fine-tuned
     assert teacher.model_options == student.teacher_options and teacher.model_options["input_norm"] == "imagenet"
     assert made["imagenet_frozen"].parents["teacher"] == made["imagenet"].parents["teacher"]
-    assert arms.alone("paper", TEACHER, 0, "imagenet_frozen") == made["imagenet"].parents["teacher"]
+    assert arms.alone("paper", TEACHER, 0, arms.How("imagenet_frozen")) == made["imagenet"].parents["teacher"]
 
 
 @pytest.mark.parametrize(
@@ -152,5 +152,5 @@ def test_tables_can_be_asked_for_another_start(name):
     asked = [trial for _, _, trial in tables[name].grid("tiny", [0], {"starts": ("imagenet",)})]
     trained = [trial for trial in asked if trial.recipe in ("baseline", "distill")]
     assert trained and all(trial.settings.init == "imagenet" for trial in trained)  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match="start in one way, choose one of them"):
+    with pytest.raises(ValueError, match="runs of one page are comparable, choose one of them"):
         list(tables[name].grid("tiny", [0], {"starts": ("imagenet", "scratch")}))

@@ -28,6 +28,7 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
 }
 CONFIGURATIONS["paper"] = CONFIGURATIONS["small"]
 MEASURES = ("precision", "recall", "f1")
+_HOW = {"starts": "start", "rates": "lr"}  # choice of a page -> field of `arms.How`
 ACCURACIES = ("last", "leak_free")
 
 
@@ -46,12 +47,13 @@ def _distilled(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entri
             yield from _students(scale, STUDENTS[name], "gradcam_l2", size.space, seed)
 
 
-def _start(choices: dict[str, tuple]) -> str:
-    """Where the networks start, from scratch if the caller chose nothing."""
-    chosen = choices.get("starts", ())
-    if len(chosen) > 1:
-        raise ValueError(f"starts={list(chosen)}: the runs of one page start in one way, choose one of them")
-    return chosen[0] if chosen else "scratch"
+def _how(choices: dict[str, tuple]) -> arms.How:
+    """Where the networks start and how fast they learn; what the caller did not choose is as usual."""
+    chosen = {name: choices.get(name, ()) for name in _HOW}
+    for name, values in chosen.items():
+        if len(values) > 1:
+            raise ValueError(f"{name}={list(values)}: the runs of one page are comparable, choose one of them")
+    return arms.How(**{field: chosen[name][0] for name, field in _HOW.items() if chosen[name]})
 
 
 def _strategies_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
@@ -60,7 +62,7 @@ def _strategies_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) ->
     for seed in seeds:
         for method in choices.get("methods") or STRATEGIES:
             for epochs in (1, size.short):
-                yield from _students(scale, size.best, method, epochs, seed, _start(choices))
+                yield from _students(scale, size.best, method, epochs, seed, _how(choices))
     yield {"student": "nearest_neighbour"}, seeds[0], arms.nearest_neighbour(scale)
 
 
@@ -71,13 +73,15 @@ def _configurations_grid(scale: str, seeds: list[int], choices: dict[str, tuple]
         for method in choices.get("methods") or CONFIGURATIONS[scale]:
             for epochs in size.lengths:
                 if epochs <= arms.length(scale, size.best, method):
-                    yield from _students(scale, size.best, method, epochs, seed, _start(choices))
+                    yield from _students(scale, size.best, method, epochs, seed, _how(choices))
     yield {"student": "nearest_neighbour"}, seeds[0], arms.nearest_neighbour(scale)
 
 
-def _students(scale: str, student: Member, method: str, epochs: int, seed: int, start: str = "scratch") -> Entries:
+def _students(
+    scale: str, student: Member, method: str, epochs: int, seed: int, how: arms.How = arms.AS_USUAL
+) -> Entries:
     cell = {"student": student.name, "method": method, "epochs": epochs}
-    yield cell, seed, arms.student(scale, student, seed, method, start)
+    yield cell, seed, arms.student(scale, student, seed, method, how)
 
 
 def _final_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
@@ -87,7 +91,7 @@ def _final_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entr
     for seed in seeds:
         for network, method in rows:
             cell = {"model": network.name, "method": method, "epochs": size.lengths[-1]}
-            yield cell, seed, arms.student(scale, network, seed, method, _start(choices))
+            yield cell, seed, arms.student(scale, network, seed, method, _how(choices))
     yield {"model": "nearest_neighbour"}, seeds[0], arms.nearest_neighbour(scale)
 
 
@@ -97,7 +101,7 @@ def _report_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Ent
     for seed in seeds:
         for role, method in claims.FINAL:
             network: Member = getattr(size, role)
-            trial = arms.student(scale, network, seed, method, _start(choices))
+            trial = arms.student(scale, network, seed, method, _how(choices))
             for name in claims.CLASSES:
                 for measure in MEASURES:
                     cell = {"model": network.name, "method": method, "epochs": size.lengths[-1]}
@@ -163,8 +167,8 @@ def _cost_table(identifier: str, title: str, grid: Any, metric: str, page: str, 
     return _table(identifier, title, grid, **{"measures": (metric,), "view": None, "page": page, **options})
 
 
-_STUDENTS, _STARTS = {"students": tuple(STUDENTS)}, {"starts": arms.STARTS}
-_METHODS, _STRATEGIES = {"methods": CONFIGURATIONS["paper"], **_STARTS}, {"methods": STRATEGIES, **_STARTS}
+_STUDENTS, _RUNS = {"students": tuple(STUDENTS)}, {"starts": arms.STARTS, "rates": arms.RATES}
+_METHODS, _STRATEGIES = {"methods": CONFIGURATIONS["paper"], **_RUNS}, {"methods": STRATEGIES, **_RUNS}
 # Columns of another unit, and figures with printed numbers, are tables of their own on their table's page.
 tables = {
     "table3_3": _table("table3_3", "Does a training-free score choose students?", _space_grid, _STUDENTS),
@@ -205,7 +209,7 @@ tables = {
         "table3_5_parameters", "Parameters of the best student", _best_costs_grid, "backbone_keras_parameters",
         "table3_5", choices=_METHODS,
     ),
-    "table3_6": _table("table3_6", "Teacher and final student: accuracy and cost", _final_grid, _STARTS),
+    "table3_6": _table("table3_6", "Teacher and final student: accuracy and cost", _final_grid, _RUNS),
     "table3_6_parameters": _cost_table(
         "table3_6_parameters", "Parameters", _final_costs_grid, "keras_parameters", "table3_6"
     ),
@@ -216,7 +220,7 @@ tables = {
         measures=("whole_megabytes", "megabytes"), view=whole_megabytes,
     ),
     "table3_7": _table(
-        "table3_7", "Class by class", _report_grid, _STARTS, measures=("class_report",), view=class_report
+        "table3_7", "Class by class", _report_grid, _RUNS, measures=("class_report",), view=class_report
     ),
-    "table3_8": _table("table3_8", "Beside other methods", _final_grid, _STARTS),
+    "table3_8": _table("table3_8", "Beside other methods", _final_grid, _RUNS),
 }  # fmt: skip
