@@ -249,19 +249,20 @@ class TablePage:
         return _html(html_table(rows, caption, self._id(name)))
 
 
-def evidence(table: Any, scale: str) -> Any:
+def evidence(table: Any, scale: str, **choices: Any) -> Any:
     """All results of a table at one scale: the usual seeds, and every further seed that somebody ran.
 
     Args:
         table: the Table.
         scale: one of the scales.
+        **choices: the table's own.
     """
     from efflib.trials import Results, Store, collect
     from efflib.trials.results import DEFAULT_SEEDS
 
     store = Store.for_scale(scale)
     seeds = {*range(DEFAULT_SEEDS)} | {r.config["seed"] for r in store.records() if "seed" in r.config}
-    results = collect(table, scale, sorted(seeds), store=store)
+    results = collect(table, scale, sorted(seeds), store=store, **choices)
     return Results(table, scale, [e for e in results.entries if e.seed < DEFAULT_SEEDS or e.record is not None])
 
 

@@ -40,6 +40,7 @@ device = "auto"
 engine = "local"
 recompute = False
 students: list = None
+rates: list = None
 
 # %% tags=["remove-cell"]
 from efflib.notebooks import check_parameters
@@ -47,7 +48,7 @@ from efflib.notebooks import check_parameters
 check_parameters(globals())
 
 # %% tags=["hide-input"]
-findings, choices = diswot.findings("table3_3"), {"students": students}
+findings, choices = diswot.findings("table3_3"), {"students": students, "rates": rates}
 page, train, scored, counted = (
     TablePage(diswot.tables[name], scale, seeds, device, engine, recompute and not place, findings, choices)
     for place, name in enumerate(("table3_3", "table3_3_train", "table3_3_score", "table3_3_parameters"))
@@ -248,11 +249,11 @@ page.claims()
 #    teacher is untrained, too.
 # 5. *Draws.* 16 per record on real images, with fresh weights and a fresh batch of 32 training images that all networks share.
 # 6. *An image whose map is zero* in either network counts as no agreement in the score by cosine.
-# 7. *The loss of the students* has four equal weights; so has that of Table 3.4. Adam at $10^{-4}$, from scratch; flips, turns up to 15
-#    degrees and zooms up to 10 %.
+# 7. *The loss of the students* has four equal weights; so has that of Table 3.4. Adam at $10^{-4}$ (`tiny`: $10^{-3}$, [why](table3_6.ipynb)),
+#    from scratch; flips, turns up to 15 degrees and zooms up to 10 %.
 # 8. *Maps in the loss* are taken before the last stride at `tiny` and `small` (below 160 px), where the last map has only 2 to 4
 #    positions a side.
-# 9. *Test accuracy* is that of the last epoch. `tiny` and `small` hold a tenth of the training images out; nothing on this page was chosen by them.
+# 9. *Test accuracy* is that of the last epoch. `tiny` and `small` hold a tenth of the training images out; only the rate was chosen by them.
 
 # %% [markdown]
 # ## Cost and provenance
@@ -270,7 +271,8 @@ page.audit()
 # ## Repeat it
 #
 # This line runs the table again on your machine, at the scale you choose; what is recorded is not run twice. Set
-# `EFFLIB_DATA` to a folder with the data. `students` takes some of the sixteen only.
+# `EFFLIB_DATA` to a folder with the data. `students` takes some of the sixteen only, `rates`
+# another learning rate.
 
 # %% tags=["remove-input"]
 page.repeat()

@@ -43,6 +43,7 @@ engine = "local"
 recompute = False
 methods: list = None
 starts: list = None
+rates: list = None
 
 # %% tags=["remove-cell"]
 from efflib.notebooks import check_parameters
@@ -53,7 +54,7 @@ check_parameters(globals())
 from efflib.data import load_dataset
 from efflib.trials import Store
 
-findings, choices = diswot.findings("table3_5"), {"methods": methods, "starts": starts}
+findings, choices = diswot.findings("table3_5"), {"methods": methods, "starts": starts, "rates": rates}
 page, train, counted = (
     TablePage(diswot.tables[name], scale, seeds, device, engine, recompute and not place, findings, choices)
     for place, name in enumerate(("table3_5", "table3_5_train", "table3_5_parameters"))
@@ -278,8 +279,8 @@ page.claims()
 # 6. *An image whose map is zero* in either network counts 0 in the losses image by image and gives no gradient.
 # 7. *Batch norms* behind the map use running statistics where the map is made, and dropout is off: no map depends on another image.
 # 8. *Weights* a quarter each, $T = 4$; KD one half each.
-# 9. *Training.* Adam at a constant $10^{-4}$, batches of 32, from scratch; the last epoch on the test images is reported. `tiny` and `small` hold
-#    a tenth of the training images out; nothing on this page was chosen by them.
+# 9. *Training.* Adam at a constant $10^{-4}$ (`tiny`: $10^{-3}$, [why](table3_6.ipynb)), batches of 32, from scratch; the last epoch on the test images is
+#    reported. `tiny` and `small` hold a tenth of the training images out; only the rate was chosen by them.
 
 # %% [markdown]
 # ## Cost and provenance
@@ -310,7 +311,8 @@ page.audit()
 #
 # This line runs the table again on your machine, at the scale you choose; what is recorded is not run twice. Set
 # `EFFLIB_DATA` to a folder with the data. `methods` takes some rows only.
-# `starts` starts from ImageNet weights ([Table 3.4](table3_4.ipynb)).
+# `starts` starts from ImageNet weights ([Table 3.4](table3_4.ipynb)),
+# `rates` takes another learning rate.
 
 # %% tags=["remove-input"]
 page.repeat()

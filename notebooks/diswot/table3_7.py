@@ -41,6 +41,7 @@ device = "auto"
 engine = "local"
 recompute = False
 starts: list = None
+rates: list = None
 
 # %% tags=["remove-cell"]
 from efflib.notebooks import check_parameters
@@ -49,7 +50,7 @@ check_parameters(globals())
 
 # %% tags=["hide-input"]
 table = diswot.tables["table3_7"]
-findings, choices = diswot.findings("table3_7"), {"starts": starts}
+findings, choices = diswot.findings("table3_7"), {"starts": starts, "rates": rates}
 page = TablePage(table, scale, seeds, device, engine, recompute, findings, choices)
 
 # %% [markdown]
@@ -164,7 +165,8 @@ page.audit()
 # ## Repeat it
 #
 # This line runs the table again on your machine, at the scale you choose; what is recorded is not run twice. Set
-# `EFFLIB_DATA` to a folder with the data. `starts` starts from ImageNet weights ([Table 3.4](table3_4.ipynb)).
+# `EFFLIB_DATA` to a folder with the data. `starts` starts from ImageNet weights ([Table 3.4](table3_4.ipynb)),
+# `rates` takes another learning rate.
 
 # %% tags=["remove-input"]
 page.repeat()

@@ -66,7 +66,7 @@ SIZES = {
         "phantom", 64, 0, 2, 2, (2, 3), students=_SMOKE, teacher=NARROW_TEACHER, best=_SMOKE[0],
         layers="s32", lr=2e-3, batch_size=16, draws=2, dropout=0.0, subset=640,
     ),
-    "tiny": Size("brain_mri_64", 64, 571, 6, 10, (15, 30)),
+    "tiny": Size("brain_mri_64", 64, 571, 6, 10, (15, 30), lr=1e-3),
     "small": Size("brain_mri_128", 128, 571, 15, 10, (15, 30, 50)),
     "paper": Size("brain_mri", 224, 0, 15, 10, (15, 30, 50), layers="s32"),
 }  # fmt: skip

@@ -44,7 +44,7 @@ def _distilled(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entri
     size = arms.SIZES[scale]
     for seed in seeds:
         for name in choices.get("students") or tuple(member.name for member in size.students):
-            yield from _students(scale, STUDENTS[name], "gradcam_l2", size.space, seed)
+            yield from _students(scale, STUDENTS[name], "gradcam_l2", size.space, seed, _how(choices))
 
 
 def _how(choices: dict[str, tuple]) -> arms.How:
@@ -167,7 +167,8 @@ def _cost_table(identifier: str, title: str, grid: Any, metric: str, page: str, 
     return _table(identifier, title, grid, **{"measures": (metric,), "view": None, "page": page, **options})
 
 
-_STUDENTS, _RUNS = {"students": tuple(STUDENTS)}, {"starts": arms.STARTS, "rates": arms.RATES}
+_RATES = {"rates": arms.RATES}
+_STUDENTS, _RUNS = {"students": tuple(STUDENTS), **_RATES}, {"starts": arms.STARTS, **_RATES}
 _METHODS, _STRATEGIES = {"methods": CONFIGURATIONS["paper"], **_RUNS}, {"methods": STRATEGIES, **_RUNS}
 # Columns of another unit, and figures with printed numbers, are tables of their own on their table's page.
 tables = {
