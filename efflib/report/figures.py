@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from efflib.report.tables import TableComparison
+    from efflib.trials import Results
 
 # Foreground of the book's light and dark pages; backgrounds stay transparent.
 _INK = {"light": "#222832", "dark": "#ced6dd"}
@@ -135,6 +136,46 @@ def sweep(
     alt = f"{measure.change.capitalize()}s along {label} at scale {comparison.results.scale}: "
     alt += _spoken([row for row in rows if row.gain], measure)
     return themed(draw, (4 * max(len(datasets), 1) + 1.5, 4), alt)
+
+
+def courses(results: Results, methods: Sequence[str], names: Mapping[str, str]) -> Any:
+    """Test accuracy after every epoch, one line per run, one panel per network and data set.
+
+    Nothing is selected by these curves; they tell how a run came to its last number.
+
+    Args:
+        results: of one scale.
+        methods, names: as in `gains`.
+    """
+    runs: dict[str, dict[str, list[list[float]]]] = {}
+    for entry in results.entries:
+        method = str(entry.cell.get("method"))
+        if entry.usable and entry.record is not None and method in methods:
+            curve = entry.record.metrics.get("curves", {}).get("test", [])
+            setting = ", ".join(str(value) for name, value in entry.cell.items() if name != "method")
+            runs.setdefault(setting, {}).setdefault(method, []).append(curve)
+    if not runs:
+        return sentence(f"No run is recorded at scale {results.scale} yet, so there is nothing to draw.")
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, len(runs), squeeze=False, sharey=True)[0]
+        for axes, (setting, found) in zip(panels, runs.items(), strict=True):
+            for place, method in enumerate(methods):
+                for curve in found.get(method, []):
+                    label = names.get(method, method)
+                    axes.plot(range(1, len(curve) + 1), curve, color=f"C{place}", linewidth=1, label=label)
+            axes.set(title=setting, xlabel="epoch")
+        panels[0].set_ylabel("test accuracy, %")
+        handles = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize="small")
+
+    told = [
+        f"{setting}, {names.get(method, method)}: {', '.join(f'{max(c):.1f} and {c[-1]:.1f}' for c in curves if c)}"
+        for setting, found in runs.items()
+        for method, curves in found.items()
+    ]
+    alt = f"Test accuracy over the epochs at scale {results.scale}; best and last of each run: {'; '.join(told)}"
+    return themed(draw, (max(8, 4 * len(runs)), 3.4 + 0.13 * len(methods)), alt)
 
 
 def image_grid(rows: Sequence[Sequence[np.ndarray]], columns: Sequence[str], lines: Sequence[str], alt: str) -> Any:

@@ -135,6 +135,12 @@ NAMES = {
 figures.gains(page.show_scale(), METHODS, NAMES)
 
 # %% [markdown]
+# The last epoch is one number of a run. How the runs came to it, each line one seed:
+
+# %% tags=["remove-input"]
+figures.courses(page.show_scale().results, METHODS, NAMES)
+
+# %% [markdown]
 # ## Does guidance narrow the gap?
 #
 # The distance between student and teacher (HCL, mean over the test set) at each level: of the *aligned* student feature, and

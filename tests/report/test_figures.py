@@ -121,6 +121,29 @@ def test_one_seed_is_a_point_without_an_interval() -> None:
     assert np.isnan(figures._width(row.gain))
 
 
+def with_curves(curves: dict[str, list[list[float]]]) -> Results:
+    """Results with a curve per method and seed."""
+    entries = []
+    for method, found in curves.items():
+        for seed, curve in enumerate(found):
+            record = Recorded(curve[-1] if curve else 0.0)
+            record.metrics["curves"] = {"test": curve}
+            entries.append(Entry(cell(method), seed, Asked(f"{method}{seed}"), record))
+    return Results([], "tiny", entries)
+
+
+def test_courses_draw_each_run_and_tell_its_best_and_its_last_epoch() -> None:
+    import seaborn as sns
+
+    results = with_curves({"bimask": [[10.0, 40.0, 1.0], [12.0, 30.0, 31.0]], "other": [[99.0]]})
+    output = figures.courses(results, ["bimask", "random"], NAMES)
+    colour = rgb(sns.color_palette("colorblind")[0])
+    assert all(colour in inks(picture) for picture in pictures(output))
+    assert "net &lt;1&gt;, d, BIMask: 40.0 and 1.0, 31.0 and 31.0" in alt_of(output)
+    assert "other" not in alt_of(output) and "random" not in alt_of(output)
+    assert "No run is recorded at scale tiny" in figures.courses(with_curves({}), ["bimask"], NAMES).data
+
+
 def test_arms_that_did_not_run_are_left_out() -> None:
     few = {name: found for name, found in FULL.items() if name[0] != "random"}
     output = figures.gains(comparison(few), ["random", "bimask", "inverse"], NAMES)
