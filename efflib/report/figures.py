@@ -156,11 +156,12 @@ def courses(results: Results, methods: Sequence[str], names: Mapping[str, str]) 
             runs.setdefault(setting, {}).setdefault(method, []).append(curve)
     if not runs:
         return sentence(f"No run is recorded at scale {results.scale} yet, so there is nothing to draw.")
+    drawn = [method for method in methods if any(method in found for found in runs.values())]  # colours as in `gains`
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, len(runs), squeeze=False, sharey=True)[0]
         for axes, (setting, found) in zip(panels, runs.items(), strict=True):
-            for place, method in enumerate(methods):
+            for place, method in enumerate(drawn):
                 for curve in found.get(method, []):
                     label = names.get(method, method)
                     axes.plot(range(1, len(curve) + 1), curve, color=f"C{place}", linewidth=1, label=label)
@@ -175,7 +176,7 @@ def courses(results: Results, methods: Sequence[str], names: Mapping[str, str]) 
         for method, curves in found.items()
     ]
     alt = f"Test accuracy over the epochs at scale {results.scale}; best and last of each run: {'; '.join(told)}"
-    return themed(draw, (max(8, 4 * len(runs)), 3.4 + 0.13 * len(methods)), alt)
+    return themed(draw, (max(8, 4 * len(runs)), 3.4 + 0.13 * len(drawn)), alt)
 
 
 def image_grid(rows: Sequence[Sequence[np.ndarray]], columns: Sequence[str], lines: Sequence[str], alt: str) -> Any:

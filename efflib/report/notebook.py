@@ -233,14 +233,28 @@ class TablePage:
         return compare(self.table, self.results)
 
     def _troubles(self, compared: Mapping[str, TableComparison], name: str) -> str:
-        """The cells whose only records failed or are stale, with the reasons; nothing if there are none."""
+        """The cells whose records failed or are stale, with the reasons; nothing if there are none.
+
+        A cell with values may have failed seeds, too: its mean is then of the runs that survived, and has to say so.
+        """
         rows = [
-            {"scale": scale, "cell": label(row.keys), "why it has no value": row.reason}
+            {"scale": scale, "cell": label(row.keys), "why": row.reason}
             for scale, shown in compared.items()
             for row in shown.rows
             if not row.n and row.reason.startswith(_UNANSWERED)
         ]
-        return html_table(rows, "Cells whose runs failed or are stale", self._id(name)) if rows else ""
+        for scale, shown in compared.items():
+            valued = [row.keys for row in shown.rows if row.n]
+            rows += [
+                {
+                    "scale": scale,
+                    "cell": label(e.cell),
+                    "why": f"seed {e.seed} is not in the mean: {e.record.failure.reason}",
+                }
+                for e in shown.results.entries
+                if e.record is not None and e.record.failure is not None and not e.stale and e.cell in valued
+            ]
+        return html_table(rows, "Runs without a value, failed or stale", self._id(name)) if rows else ""
 
     def _id(self, name: str) -> str:
         return f"{self.table.paper}-{self.table.id}-{name}"

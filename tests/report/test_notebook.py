@@ -186,6 +186,15 @@ def test_failed_and_stale_cells_are_shown_with_their_reasons(home, monkeypatch) 
     assert "<td>5 (5 stale)</td>" in cost and "<td>5 (5 failed)</td>" in cost
 
 
+def test_a_seed_that_failed_beside_others_is_not_passed_over(home) -> None:
+    home.fill(seeds=3)
+    assert "is not in the mean" not in shown(page().comparison())
+    home.fill(seeds=4, only=lambda cell: one_model(cell) and cell["method"] == "bimask", failure="the loss is <nan>")
+    text = shown(page().comparison())
+    assert text.count("seed 3 is not in the mean: the loss is &lt;nan&gt;") == 1
+    assert text.count("is not in the mean") == 1  # of seeds 0 to 2 there are records with a value
+
+
 def test_what_records_took_counts_usable_records_only(home) -> None:
     home.fill(seeds=1, only=lambda cell: one_model(cell) and cell["method"] == "baseline")
     home.fill(seeds=1, only=lambda cell: one_model(cell) and cell["method"] == "bimask", failure="nan", device="other")
