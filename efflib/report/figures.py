@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from efflib.report.audit import label
 from efflib.report.html import sentence
 from efflib.report.measures import Measure, headline_of
 
@@ -51,6 +52,14 @@ def themed(draw: Callable[[Figure], None], size: tuple[float, float], alt: str) 
         data = base64.b64encode(buffer.getvalue()).decode()
         pictures.append(f'<img class="only-{theme}" alt="{escape(alt)}" src="data:image/png;base64,{data}">')
     return HTML("".join(pictures))
+
+
+def one_legend(figure: Figure, columns: int) -> None:
+    """A legend for all panels of a figure, below them, with each label once."""
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles |= {text: line for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize="small")
 
 
 def gains(comparison: TableComparison, methods: Sequence[str], names: Mapping[str, str]) -> Any:
@@ -130,8 +139,7 @@ def sweep(
             axes.axhline(0, color="grey", linewidth=0.8)
             axes.set(title=dataset, xlabel=label)
         panels[0].set_ylabel(f"difference to the own baseline,\n{measure.unit.difference}")
-        handles = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize="small")
+        one_legend(figure, 2)
 
     alt = f"{measure.change.capitalize()}s along {label} at scale {comparison.results.scale}: "
     alt += _spoken([row for row in rows if row.gain], measure)
@@ -152,7 +160,7 @@ def courses(results: Results, methods: Sequence[str], names: Mapping[str, str]) 
         method = str(entry.cell.get("method"))
         if entry.usable and entry.record is not None and method in methods:
             curve = entry.record.metrics.get("curves", {}).get("test", [])
-            setting = ", ".join(str(value) for name, value in entry.cell.items() if name != "method")
+            setting = label({name: value for name, value in entry.cell.items() if name != "method"})
             runs.setdefault(setting, {}).setdefault(method, []).append(curve)
     if not runs:
         return sentence(f"No run is recorded at scale {results.scale} yet, so there is nothing to draw.")
@@ -163,12 +171,11 @@ def courses(results: Results, methods: Sequence[str], names: Mapping[str, str]) 
         for axes, (setting, found) in zip(panels, runs.items(), strict=True):
             for place, method in enumerate(drawn):
                 for curve in found.get(method, []):
-                    label = names.get(method, method)
-                    axes.plot(range(1, len(curve) + 1), curve, color=f"C{place}", linewidth=1, label=label)
+                    epochs = range(1, len(curve) + 1)
+                    axes.plot(epochs, curve, color=f"C{place}", linewidth=1, label=names.get(method, method))
             axes.set(title=setting, xlabel="epoch")
         panels[0].set_ylabel("test accuracy, %")
-        handles = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize="small")
+        one_legend(figure, 2)
 
     told = [
         f"{setting}, {names.get(method, method)}: {', '.join(f'{max(c):.1f} and {c[-1]:.1f}' for c in curves if c)}"

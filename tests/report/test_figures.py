@@ -141,9 +141,8 @@ def test_courses_draw_each_run_and_tell_its_best_and_its_last_epoch() -> None:
     assert all(colour in inks(picture) for picture in pictures(output))
     assert "net &lt;1&gt;, d, BIMask: 40.0 and 1.0, 31.0 and 31.0" in alt_of(output)
     assert "other" not in alt_of(output) and "random" not in alt_of(output)
-    absent_first = figures.courses(
-        results, ["random", "bimask"], NAMES
-    )  # colours count the arms that ran, as in `gains`
+    # Colours count the arms that ran, as in `gains`.
+    absent_first = figures.courses(results, ["random", "bimask"], NAMES)
     assert all(colour in inks(picture) for picture in pictures(absent_first))
     assert "No run is recorded at scale tiny" in figures.courses(with_curves({}), ["bimask"], NAMES).data
 

@@ -36,7 +36,7 @@ from efflib.papers.safety.recipes import (
     training_images,
 )
 from efflib.papers.safety.selection import REASONS, score_images, select
-from efflib.report.figures import image_grid, themed
+from efflib.report.figures import image_grid, one_legend, themed
 from efflib.report.html import html_table, sentence
 from efflib.report.measures import Measure, headline_of
 from efflib.report.verdict import CLAIM_VERDICTS, interval, interval_text, paired
@@ -383,8 +383,7 @@ def curves_figure(results: Results) -> HTML:
             title = named(shown[0]) if "gamma" in shown[0] else f"published setting, {named(shown[0])}"
             left.set(title=title, xlabel="steps", ylabel="size, kB", ylim=(0, None))
             right.set(title="results", xlabel="steps", ylabel=measure.unit.caption)
-        handles = {text: line for axes in panels.flat for line, text in zip(*axes.get_legend_handles_labels())}
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize="small")
+        one_legend(figure, 4)
 
     return themed(draw, (9, 1 + 3 * len(lines)), _spoken(results, lines, measure))
 

@@ -29,7 +29,7 @@ from efflib.papers.safety.drift import (
     tight_start_bytes,
 )
 from efflib.report.audit import findings_for
-from efflib.report.figures import themed
+from efflib.report.figures import one_legend, themed
 from efflib.report.html import html_table
 from efflib.report.notebook import finding_list
 
@@ -290,8 +290,7 @@ def figure(optimiser: Optimiser, initial_bits: float, steps: int, gamma: float) 
                     axes.plot(x, y, marker, color="C2" if printed else "C1", fillstyle="none", label=label)
             axes.set(title=NAMES[name], xlabel="optimiser steps", xlim=(-500, LONGEST), ylim=(0, None))
         figure.axes[0].set_ylabel("size, kB (1,000 bytes)")
-        handles = {text: line for axes in figure.axes for line, text in zip(*axes.get_legend_handles_labels())}
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize="small")
+        one_legend(figure, 3)
 
     return themed(draw, (9, 4.2), _spoken())
 

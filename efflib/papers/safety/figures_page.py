@@ -25,7 +25,7 @@ from efflib.papers.safety.recipes import new_model
 from efflib.papers.safety.scene import LIVE_GAMMA, live_trial, network_of, page_table, record_of, refuse_chance
 from efflib.papers.safety.tables import tables
 from efflib.quantize import mean_bits, preset, quantize_model, quantized_layers, quantized_once, remove_dead
-from efflib.report.figures import themed
+from efflib.report.figures import one_legend, themed
 from efflib.report.html import sentence
 from efflib.report.notebook import evidence
 from efflib.report.verdict import SCALES
@@ -135,7 +135,7 @@ def size_figure(runs: Sequence[Run]) -> Any:
         for (left, right), run in zip(panels, runs, strict=True):
             _sizes_panel(left, run)
             _scatter_panel(right, run)
-        _one_legend(figure, 3)
+        one_legend(figure, 3)
 
     told = "; ".join(
         f"{run.name}: {run.curve('soft_bytes')[0]:,.0f} to {run.curve('soft_bytes')[-1]:,.0f} soft bytes, accuracy "
@@ -145,14 +145,6 @@ def size_figure(runs: Sequence[Run]) -> Any:
     return themed(
         draw, (9, 3.1 * len(runs) + 0.7), f"Size and accuracy during training at scale {runs[0].scale}. {told}"
     )
-
-
-def _one_legend(figure: Figure, columns: int) -> None:
-    """Below the panels, with each label once."""
-    handles: dict[str, Any] = {}
-    for axes in figure.axes:
-        handles |= {text: line for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize="small")
 
 
 def _sizes_panel(axes: Any, run: Run) -> None:
@@ -335,7 +327,7 @@ def pace_figure(runs: Sequence[Run]) -> Any:
             other.set(ylabel="channels alive")
             axes.set_ylim(0, 1.15 * step_times(run).max())
             other.set_ylim(0, 1.05 * channels(run))
-        _one_legend(figure, 2)
+        one_legend(figure, 2)
 
     return themed(draw, (4.2 * len(runs) + 0.5, 3.2), f"Step time and living channels. {alive_sentence(runs)}")
 

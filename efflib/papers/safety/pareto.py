@@ -24,7 +24,7 @@ from efflib.papers.safety.recipes import FloatConfig, StepsConfig, new_model
 from efflib.papers.safety.tables import PRINTED, SWEEP
 from efflib.papers.table import PrintedTable, Table, claims_of
 from efflib.quantize.ptq import FACTORS, SCALE_BYTES, integer_codes, symmetric_scales
-from efflib.report.figures import themed
+from efflib.report.figures import one_legend, themed
 from efflib.report.html import html_table, sentence
 from efflib.report.measures import headline_of
 from efflib.report.verdict import Comparison, Interval, interval, paired, shift
@@ -403,10 +403,7 @@ def figure(all_results: Sequence[Results]) -> Any:
     def draw(canvas: Figure) -> None:
         for axes, (results, found) in zip(canvas.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             _panel(axes, results, found)
-        handles = {text: line for axes in canvas.axes for line, text in zip(*axes.get_legend_handles_labels())}
-        canvas.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=1 + len(panels), fontsize="small"
-        )
+        one_legend(canvas, 1 + len(panels))
 
     return themed(draw, (5.2 * len(panels), 5.6), " ".join(_spoken(*panel) for panel in panels))
 
