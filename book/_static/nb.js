@@ -91,9 +91,10 @@
     }
   }
   function letKeysScroll() {
-    document.querySelectorAll(".table-scroll, .pst-scrollable-table-container").forEach((box) => {
-      box.classList.remove("wide");
-      if (box.scrollWidth <= box.clientWidth) { box.removeAttribute("tabindex"); return; }
+    const boxes = [...document.querySelectorAll(".table-scroll, .pst-scrollable-table-container")];
+    boxes.forEach((box) => { box.classList.remove("wide"); box.removeAttribute("tabindex"); });
+    // All are measured before any changes: a browser lays the page out once, not once per table.
+    boxes.filter((box) => box.scrollWidth > box.clientWidth).forEach((box) => {
       box.classList.add("wide");
       box.tabIndex = 0;
       box.setAttribute("role", "region");

@@ -34,8 +34,8 @@ class Size:
         teacher: the network that teaches.
         best: the student of tables 3.4 to 3.8.
         lr: Adam's rate. The thesis's, but at tiny: from scratch, its teacher stays below 95 % of the held-out images
-            with that, and the rule of the spec (section 4.3) then takes ten times as much for every method
-            (`curves.rates_table` shows what decided).
+            with that, and the spec (section 4.3) then offers ten times as much, the same for every method
+            (`rates.rates_table` shows what decided).
         batch_size: images in a batch; smaller in smoke, whose runs have few steps.
         draws: of untrained weights and a batch, over which scores are averaged.
         dropout: of the dense layers; none in smoke, where a few epochs with it end anywhere.
