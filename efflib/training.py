@@ -31,6 +31,12 @@ from efflib.data.errors import UNREADABLE
 from efflib.kernels.augment import affine_normalise, crop_flip_normalise, draw, draw_affine, normalise
 from efflib.models import evaluating
 
+# Ranges of `draw_affine` that an `augment` of `TrainingRecipe` stands for.
+AFFINE: dict[str, dict[str, Any]] = {
+    "flip_affine": {"degrees": 15.0, "zoom": 0.1},
+    "flip_affine_wide": {"degrees": 36.0, "zoom": 0.2, "vertical": True},
+}
+
 
 class TrainingRecipe(BaseModel):
     """How a network is trained: SGD with momentum and a step schedule, as classifiers are in all CIFAR papers here.
@@ -39,8 +45,9 @@ class TrainingRecipe(BaseModel):
     learning rate is multiplied by `gamma`; schedule "cosine" lets it fall from `lr` towards 0 instead, epoch by epoch.
     With "adam", `momentum` is the first of its two decay rates, the second is 0.999, `eps` its stabiliser, and weight
     decay is added to the gradient. `augment` "flip_affine" flips half of the images, turns them by up to 15 degrees and
-    zooms them by up to a tenth; the crops of the others are cut from a black border of `pad` pixels. `normalisation` is
-    "dataset" for the set's own constants, else (mean, std).
+    zooms them by up to a tenth; "flip_affine_wide" also mirrors half of them top to bottom, turns by up to 36 degrees
+    and zooms by up to a fifth (both: decision D13 of the DisWOT spec). The crops of the others are cut from a black
+    border of `pad` pixels. `normalisation` is "dataset" for the set's own constants, else (mean, std).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,7 +60,7 @@ class TrainingRecipe(BaseModel):
     batch_size: int = Field(default=64, ge=1)
     milestones: tuple[int, ...] = ()
     gamma: float = Field(default=0.1, gt=0)
-    augment: Literal["crop_flip", "crop", "flip_affine", "none"] = "crop_flip"
+    augment: Literal["crop_flip", "crop", "flip_affine", "flip_affine_wide", "none"] = "crop_flip"
     pad: int = Field(default=4, ge=0)
     drop_last: bool = False
     normalisation: Literal["dataset"] | tuple[tuple[float, ...], tuple[float, ...]] = "dataset"
@@ -448,8 +455,8 @@ def _augmentation(
     recipe: TrainingRecipe, count: int, generator: torch.Generator, device: torch.device
 ) -> Callable[[Tensor, slice, Sequence[float], Sequence[float]], Tensor]:
     """Draws for a whole epoch; (uint8 pixels, their places in its order as a slice, mean, std) -> images."""
-    if recipe.augment == "flip_affine":
-        angles, zooms, mirrored = draw_affine(count, generator=generator, device=device)
+    if recipe.augment in AFFINE:
+        angles, zooms, mirrored = draw_affine(count, **AFFINE[recipe.augment], generator=generator, device=device)
         return lambda pixels, cut, mean, std: affine_normalise(
             pixels, angles[cut], zooms[cut], mirrored[cut], mean, std
         )

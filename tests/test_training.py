@@ -857,6 +857,15 @@ def test_flip_affine_draws_for_the_whole_epoch_from_its_own_generator():
     assert (plain - whole).abs().mean() > 0.05
 
 
+def test_wide_turns_are_the_wide_draws():
+    data, generator = DeviceSet(digits()[0], torch.device("cpu")), torch.Generator()
+    generator.manual_seed(derived_seed(0, 0, "data"))
+    order = torch.randperm(len(data), generator=generator)
+    drawn = draw_affine(len(data), 36, 0.2, generator, vertical=True)
+    whole = affine_normalise(data.images[order], *drawn, (0.3,), (0.4,))
+    assert torch.equal(epoch_images(TURNED.model_copy(update={"augment": "flip_affine_wide"})), whole)
+
+
 def test_another_view_has_the_same_order_and_other_turns():
     data = DeviceSet(digits()[0], torch.device("cpu"))
     views = [list(epoch_batches(data, TURNED, (0.3,), (0.4,), 0, 0, view=view)) for view in (0, 1)]

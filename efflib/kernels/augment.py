@@ -105,15 +105,22 @@ def draw_affine(
     zoom: float = 0.1,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
+    vertical: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Random (count,) angles in +-degrees, zooms in 1 +- zoom and flips (p = 1/2), drawn where the generator lives.
+
+    With `vertical`, half of the images are also mirrored top to bottom, which is a left-right flip and half a turn: 180
+    is added to their angles.
 
     The default ranges are decision D13 of the DisWOT spec; the thesis names the three changes without ranges.
     """
     source = generator.device if generator is not None else device
-    angles, zooms, flips = torch.rand(3, count, generator=generator, device=source)
-    angles, zooms = degrees * (2 * angles - 1), 1 + zoom * (2 * zooms - 1)
-    return angles.to(device), zooms.to(device), (flips < 0.5).to(device)
+    angles, zooms, across = torch.rand(3, count, generator=generator, device=source)
+    angles, zooms, flips = degrees * (2 * angles - 1), 1 + zoom * (2 * zooms - 1), across < 0.5
+    if vertical:
+        down = torch.rand(count, generator=generator, device=source) < 0.5
+        angles, flips = angles + 180 * down, flips ^ down
+    return angles.to(device), zooms.to(device), flips.to(device)
 
 
 def affine_normalise(

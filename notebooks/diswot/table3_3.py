@@ -41,6 +41,7 @@ engine = "local"
 recompute = False
 students: list = None
 rates: list = None
+augmentations: list = None
 
 # %% tags=["remove-cell"]
 from efflib.notebooks import check_parameters
@@ -48,7 +49,7 @@ from efflib.notebooks import check_parameters
 check_parameters(globals())
 
 # %% tags=["hide-input"]
-findings, choices = diswot.findings("table3_3"), {"students": students, "rates": rates}
+findings, choices = diswot.findings("table3_3"), {"students": students, "rates": rates, "augmentations": augmentations}
 page, train, scored, counted = (
     TablePage(diswot.tables[name], scale, seeds, device, engine, recompute and not place, findings, choices)
     for place, name in enumerate(("table3_3", "table3_3_train", "table3_3_score", "table3_3_parameters"))
@@ -272,7 +273,7 @@ page.audit()
 #
 # This line runs the table again on your machine, at the scale you choose; what is recorded is not run twice. Set
 # `EFFLIB_DATA` to a folder with the data. `students` takes some of the sixteen only, `rates`
-# another learning rate.
+# another learning rate, `augmentations` wider ranges ([Table 3.4](table3_4.ipynb)).
 
 # %% tags=["remove-input"]
 page.repeat()

@@ -44,6 +44,7 @@ recompute = False
 methods: list = None
 starts: list = None
 rates: list = None
+augmentations: list = None
 
 # %% tags=["remove-cell"]
 from efflib.notebooks import check_parameters
@@ -54,7 +55,10 @@ check_parameters(globals())
 from efflib.data import load_dataset
 from efflib.trials import Store
 
-findings, choices = diswot.findings("table3_5"), {"methods": methods, "starts": starts, "rates": rates}
+findings, choices = (
+    diswot.findings("table3_5"),
+    {"methods": methods, "starts": starts, "rates": rates, "augmentations": augmentations},
+)
 page, train, counted = (
     TablePage(diswot.tables[name], scale, seeds, device, engine, recompute and not place, findings, choices)
     for place, name in enumerate(("table3_5", "table3_5_train", "table3_5_parameters"))
@@ -312,7 +316,7 @@ page.audit()
 # This line runs the table again on your machine, at the scale you choose; what is recorded is not run twice. Set
 # `EFFLIB_DATA` to a folder with the data. `methods` takes some rows only.
 # `starts` starts from ImageNet weights ([Table 3.4](table3_4.ipynb)),
-# `rates` takes another learning rate.
+# `rates` takes another learning rate, `augmentations` wider ranges ([there](table3_4.ipynb), too).
 
 # %% tags=["remove-input"]
 page.repeat()

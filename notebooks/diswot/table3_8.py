@@ -41,6 +41,7 @@ engine = "local"
 recompute = False
 starts: list = None
 rates: list = None
+augmentations: list = None
 
 # %% tags=["remove-cell"]
 from efflib.notebooks import check_parameters
@@ -49,7 +50,7 @@ check_parameters(globals())
 
 # %% tags=["hide-input"]
 table = diswot.tables["table3_8"]
-findings, choices = diswot.findings("table3_8"), {"starts": starts, "rates": rates}
+findings, choices = diswot.findings("table3_8"), {"starts": starts, "rates": rates, "augmentations": augmentations}
 page = TablePage(table, scale, seeds, device, engine, recompute, findings, choices)
 
 # %% [markdown]
@@ -167,7 +168,7 @@ page.audit()
 #
 # This line runs the table again on your machine, at the scale you choose; what is recorded is not run twice. Set
 # `EFFLIB_DATA` to a folder with the data. `starts` starts from ImageNet weights ([Table 3.4](table3_4.ipynb)),
-# `rates` takes another learning rate.
+# `rates` takes another learning rate, `augmentations` wider ranges ([there](table3_4.ipynb), too).
 
 # %% tags=["remove-input"]
 page.repeat()

@@ -176,6 +176,23 @@ def test_ranges_and_shares_of_the_affine_draws():
     assert wide.abs().max() > 35 and large.max() > 1.19
 
 
+def test_vertical_draws_turn_half_of_the_images_top_to_bottom():
+    drawn = draw_affine(4_000, 0.0, 0.0, torch.Generator().manual_seed(1), vertical=True)
+    images = smooth(height=8, width=6)[:1]
+    found = affine_normalise(images.expand(4_000, -1, -1, -1), *drawn, (0,) * 3, (1,) * 3)
+    plain = normalise(images, (0,) * 3, (1,) * 3)
+    shares = []
+    for dims in ((), (3,), (2,), (2, 3)):  # as it is, mirrored left-right, top-bottom, both
+        same = (found - plain.flip(dims)).abs().amax((1, 2, 3)) < 1e-5
+        shares.append(same.float().mean().item())
+    assert sum(shares) == 1 and all(0.22 < share < 0.28 for share in shares)
+    usual = draw_affine(4_000, 36, 0.2, torch.Generator().manual_seed(1))
+    flipped = draw_affine(4_000, 36, 0.2, torch.Generator().manual_seed(1), vertical=True)
+    down = flipped[0] > 90
+    assert torch.equal(flipped[0], usual[0] + 180 * down) and torch.equal(flipped[1], usual[1])
+    assert torch.equal(flipped[2], usual[2] ^ down)
+
+
 def test_bad_input_of_affine():
     with pytest.raises(ValueError, match="uint8"):
         affine_normalise(batch().float(), *constant(6), MEAN, STD)

@@ -1,4 +1,4 @@
-"""The learning rate of a scale: what can be chosen, what the table of teachers shows, and when it counts as enough."""
+"""Rate and augmentation: what can be chosen, what the table of teachers shows, and when a rate counts as enough."""
 
 from __future__ import annotations
 
@@ -51,15 +51,21 @@ def test_without_a_teacher_there_is_a_sentence(store):
 
 
 @pytest.mark.parametrize("name", ["table3_3", "table3_4", "table3_5", "table3_6", "table3_7", "table3_8"])
-def test_every_table_takes_a_rate(name):
-    asked = [trial for _, _, trial in tables[name].entries("tiny", [0], rates=1e-4)]
-    trained: list[Any] = [trial for trial in asked if trial.recipe in ("baseline", "distill")]
-    assert trained and {trial.settings.training.lr for trial in trained} == {1e-4}
-    assert {trial.parents["teacher"].settings.training.lr for trial in trained if trial.parents} <= {1e-4}
-    usual: Any = [trial for _, _, trial in tables[name].entries("tiny", [0]) if trial.recipe == "distill"]
-    assert {trial.settings.training.lr for trial in usual} == {1e-3}
+@pytest.mark.parametrize(
+    ("choice", "field", "usual", "other"),
+    [("rates", "lr", 1e-3, 1e-4), ("augmentations", "augment", "flip_affine", "flip_affine_wide")],
+)
+def test_every_table_takes_a_rate_and_an_augmentation(name, choice, field, usual, other):
+    def values(**choices: Any) -> tuple[set[Any], set[Any]]:
+        trials: list[Any] = [trial for _, _, trial in tables[name].entries("tiny", [0], **choices)]
+        trained = [trial for trial in trials if trial.recipe in ("baseline", "distill")]
+        teachers = [trial.parents["teacher"] for trial in trained if trial.parents]
+        return tuple({getattr(each.settings.training, field) for each in group} for group in (trained, teachers))
+
+    assert values() == ({usual}, {usual})
+    assert values(**{choice: other}) == ({other}, {other})
     with pytest.raises(ValueError, match="comparable, choose one"):
-        list(tables[name].entries("tiny", [0], rates=[1e-4, 1e-3]))
+        list(tables[name].entries("tiny", [0], **{choice: [usual, other]}))
 
 
 def test_the_thesiss_rate_where_it_is_not_too_slow():

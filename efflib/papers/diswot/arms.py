@@ -90,6 +90,8 @@ ARMS: dict[str, tuple[str, Options]] = {
 # Where the networks start (decision D15). The thesis does not say; what it reports of its images and first epochs fits
 # ImageNet weights, frozen in the students. Torchvision has such weights for the teacher and the best student only.
 STARTS = ("scratch", "imagenet", "imagenet_frozen")
+# Decision D13: the thesis names flips, rotation and zoom without ranges. The second has the wider ones of the spec.
+AUGMENTATIONS = ("flip_affine", "flip_affine_wide")
 RATES = (1e-4, 1e-3)  # printed, and for networks from scratch that do not get far with it
 LONGEST = ("baseline", "kd", "lrp_cosine")  # trained for 50 epochs, the others of table 3.5 for 30
 
@@ -100,10 +102,12 @@ class How(NamedTuple):
     Args:
         start: one of STARTS.
         lr: Adam's rate, None for the scale's.
+        augment: one of AUGMENTATIONS.
     """
 
     start: str = "scratch"
     lr: float | None = None
+    augment: str = AUGMENTATIONS[0]
 
 
 AS_USUAL = How()
@@ -166,21 +170,19 @@ def nearest_neighbour(scale: str) -> Trial:
     return Trial.of("nearest_neighbour", dataset=SIZES[scale].dataset)
 
 
-def training(scale: str, epochs: int, lr: float | None = None) -> TrainingRecipe:
-    """The thesis's recipe for teacher and students alike: Adam with a constant rate (decision D13 for the images).
-
-    `lr` None is the scale's rate.
+def training(scale: str, epochs: int, how: How = AS_USUAL) -> TrainingRecipe:
+    """The thesis's recipe for teacher and students alike: Adam with a constant rate.
 
     Pixels are between 0 and 1, as the constants of these data sets say and the thesis feeds them.
     """
     return TrainingRecipe(
         epochs=epochs,
-        lr=SIZES[scale].lr if lr is None else lr,
+        lr=SIZES[scale].lr if how.lr is None else how.lr,
         batch_size=SIZES[scale].batch_size,
         weight_decay=0.0,
         optimiser="adam",
         eps=1e-7,
-        augment="flip_affine",
+        augment=how.augment,
         pad=0,
     )
 
@@ -193,7 +195,7 @@ def _settings(scale: str, network: Member, seed: int, epochs: int, how: How) -> 
         "dataset": size.dataset,
         "model": "mobilenetv2",
         "model_options": _options(scale, network, how.start),
-        "training": training(scale, epochs, how.lr),
+        "training": training(scale, epochs, how),
         "seed": seed,
         "subset": size.subset,
         "holdout": size.holdout,

@@ -28,7 +28,7 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
 }
 CONFIGURATIONS["paper"] = CONFIGURATIONS["small"]
 MEASURES = ("precision", "recall", "f1")
-_HOW = {"starts": "start", "rates": "lr"}  # choice of a page -> field of `arms.How`
+_HOW = {"starts": "start", "rates": "lr", "augmentations": "augment"}  # choice of a page -> field of `arms.How`
 ACCURACIES = ("last", "leak_free")
 
 
@@ -48,7 +48,7 @@ def _distilled(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entri
 
 
 def _how(choices: dict[str, tuple]) -> arms.How:
-    """Where the networks start and how fast they learn; what the caller did not choose is as usual."""
+    """Start, rate and augmentation of the networks' training; what the caller did not choose is as usual."""
     chosen = {name: choices.get(name, ()) for name in _HOW}
     for name, values in chosen.items():
         if len(values) > 1:
@@ -167,8 +167,8 @@ def _cost_table(identifier: str, title: str, grid: Any, metric: str, page: str, 
     return _table(identifier, title, grid, **{"measures": (metric,), "view": None, "page": page, **options})
 
 
-_RATES = {"rates": arms.RATES}
-_STUDENTS, _RUNS = {"students": tuple(STUDENTS), **_RATES}, {"starts": arms.STARTS, **_RATES}
+_TRAINING = {"rates": arms.RATES, "augmentations": arms.AUGMENTATIONS}
+_STUDENTS, _RUNS = {"students": tuple(STUDENTS), **_TRAINING}, {"starts": arms.STARTS, **_TRAINING}
 _METHODS, _STRATEGIES = {"methods": CONFIGURATIONS["paper"], **_RUNS}, {"methods": STRATEGIES, **_RUNS}
 # Columns of another unit, and figures with printed numbers, are tables of their own on their table's page.
 tables = {
