@@ -31,6 +31,7 @@ from efflib.data.errors import UNREADABLE
 from efflib.kernels.augment import affine_normalise, crop_flip_normalise, draw, draw_affine, normalise
 from efflib.models import evaluating
 
+Augment = Literal["crop_flip", "crop", "flip_affine", "flip_affine_wide", "none"]
 # Ranges of `draw_affine` that an `augment` of `TrainingRecipe` stands for.
 AFFINE: dict[str, dict[str, Any]] = {
     "flip_affine": {"degrees": 15.0, "zoom": 0.1},
@@ -60,7 +61,7 @@ class TrainingRecipe(BaseModel):
     batch_size: int = Field(default=64, ge=1)
     milestones: tuple[int, ...] = ()
     gamma: float = Field(default=0.1, gt=0)
-    augment: Literal["crop_flip", "crop", "flip_affine", "flip_affine_wide", "none"] = "crop_flip"
+    augment: Augment = "crop_flip"
     pad: int = Field(default=4, ge=0)
     drop_last: bool = False
     normalisation: Literal["dataset"] | tuple[tuple[float, ...], tuple[float, ...]] = "dataset"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from efflib.papers.distillation import Options
 from efflib.papers.diswot.space import DROPOUT, NARROW_TEACHER, STUDENTS, TEACHER, Member
-from efflib.training import TrainingRecipe
+from efflib.training import Augment, TrainingRecipe
 from efflib.trials.trial import Trial
 
 BEST = Member(1.0, 17, "gap")
@@ -91,7 +91,7 @@ ARMS: dict[str, tuple[str, Options]] = {
 # ImageNet weights, frozen in the students. Torchvision has such weights for the teacher and the best student only.
 STARTS = ("scratch", "imagenet", "imagenet_frozen")
 # Decision D13: the thesis names flips, rotation and zoom without ranges. The second has the wider ones of the spec.
-AUGMENTATIONS = ("flip_affine", "flip_affine_wide")
+AUGMENTATIONS: tuple[Augment, ...] = ("flip_affine", "flip_affine_wide")
 RATES = (1e-4, 1e-3)  # printed, and for networks from scratch that do not get far with it
 LONGEST = ("baseline", "kd", "lrp_cosine")  # trained for 50 epochs, the others of table 3.5 for 30
 
@@ -107,7 +107,7 @@ class How(NamedTuple):
 
     start: str = "scratch"
     lr: float | None = None
-    augment: str = AUGMENTATIONS[0]
+    augment: Augment = AUGMENTATIONS[0]
 
 
 AS_USUAL = How()
