@@ -227,10 +227,14 @@ class TablePage:
         return _markdown(f"```bash\n{line}\n```")
 
     def show_scale(self) -> TableComparison:
-        """The comparison that figures show: the largest recorded scale, else this page's run."""
-        if self.recorded:
-            return self.recorded[max(self.recorded, key=SCALES.index)]
-        return compare(self.table, self.results)
+        """The comparison that figures show: the largest recorded scale with more than networks trained alone.
+
+        Such networks may have been recorded for another page, and a figure of them alone would hide a smaller scale
+        that has the arms too. Where no scale has more, the largest; where nothing is recorded, this page's run.
+        """
+        if not self.recorded:
+            return compare(self.table, self.results)
+        return max(self.recorded.values(), key=lambda c: (_goes_beyond_baselines(c), SCALES.index(c.results.scale)))
 
     def _troubles(self, compared: Mapping[str, TableComparison], name: str) -> str:
         """The cells whose records failed or are stale, with the reasons; nothing if there are none.
@@ -329,6 +333,10 @@ def _answers(shown: TableComparison) -> bool:
         return False
     kinds = {frozenset(cell.keys) for cell in shown.table.printed.numbers}
     return not kinds or any(row.n and frozenset(row.keys) in kinds for row in shown.rows)
+
+
+def _goes_beyond_baselines(shown: TableComparison) -> bool:
+    return any(entry.usable and entry.trial.recipe != "baseline" for entry in shown.results.entries)
 
 
 def provenance_rows(results: Any) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@
 
 # %% tags=["remove-input"]
 from efflib.papers import encodenet
-from efflib.papers.encodenet import show
+from efflib.papers.encodenet import readings
 from efflib.report.notebook import TablePage
 
 CLUSTER, FINETUNED = {"method": "encodenet", "target": "cluster"}, {"method": "finetune", "target": "cluster"}
@@ -32,7 +32,7 @@ TablePage(encodenet.tables["table3"], "smoke", 1).headline(
 )
 
 # %% tags=["remove-input"]
-show.reading_headline(TablePage(encodenet.tables["table3"], "smoke", 1))
+readings.reading_headline(TablePage(encodenet.tables["table3"], "smoke", 1))
 
 # %% [markdown]
 # The paper's only ablation: the autoencoder is trained towards its own input, towards one representative per class, or towards
@@ -82,7 +82,7 @@ page.printed()
 # **Readings.** R1 and R3 run at every scale, R4 and R6 from scratch from `tiny` on, all of them from `small` on.
 
 # %% tags=["remove-input"]
-show.readings_table()
+readings.readings_table()
 
 # %% [markdown]
 # **Controls of budget and labels.** Without codes, each answers one question:
@@ -120,24 +120,31 @@ page.plan()
 # 2. `class` is above the baseline.
 # 3. `cluster` is above `class`.
 # 4. `identity` is less than 5 points below the baseline, again by two standard errors.
+#
+# A reading that fulfils 1 to 4 *shows the ordering* of the table. Whether the codes deserve the credit is a second question:
+#
 # 5. `cluster` is above every control of the mechanism: `baseline_long`, `rand_rep` and `noise_code` in the same reading, and
 #    `subclass` (for R1 `subclass_finetune`).
 #
 # | outcome | when |
 # |---|---|
-# | reproduces table 3 | 1 to 5 hold |
-# | ordering reproduced but explained by a control | 1 to 4 hold, and a control is above `cluster` |
-# | ordering reproduced, mechanism open | 1 to 4 hold, and a control is neither beaten nor above, did not run, or the reading has none |
-# | does not reproduce table 3 | the opposite of 1, 2, 3 or 4 holds by two standard errors |
+# | ordering shown, mechanism supported | 1 to 5 hold |
+# | ordering shown, explained by a control | 1 to 4 hold, and a control that is itself above the baseline is not beaten |
+# | ordering shown, mechanism open | 1 to 4 hold, neither of the above: a control is undecided or did not run, or the reading has none for its codes |
+# | ordering not shown | the opposite of 1, 2, 3 or 4 holds by two standard errors |
 # | undetermined | none of these |
 # | not run | no run of the reading |
+#
+# Two details were decided later, but before the first second stage on real data: that a control explains the ordering only if it gains
+# itself, and that readings other than R1 and R3, which have no codes to control with, are compared at least with `baseline_long`, R2 also
+# with `head_only` and R5 with `baseline_warm`.
 #
 # Two standard errors of three seeds are a weaker demand than the 95 % intervals of the claims below; both are shown. The rule is applied
 # to the last epoch; the last column of the first table applies it to the best epoch on the test images, which is reading R7. In
 # the second table condition 4 reads *identity - baseline + 5*: above 0, `identity` is less than 5 points below the baseline.
 
 # %% tags=["remove-input"]
-show.at_every_scale(page, show.decisions_table, show.steps_table)
+readings.at_every_scale(page, readings.decisions_table, readings.steps_table)
 
 # %% [markdown]
 # ## The run
@@ -166,7 +173,7 @@ page.comparison()
 # paper, right what cluster codes have to beat, on a scale of its own.
 
 # %% tags=["hide-input"]
-show.targets_figure(page.show_scale().results)
+readings.targets_figure(page.show_scale().results)
 
 # %% [markdown]
 # The literal reading taken apart: what the same budget gives without any codes, what sub-class labels give without images, what
@@ -267,8 +274,8 @@ page.repeat()
 # what if it ends at 93.0, 93.2, 93.1? Expected output:
 #
 # ```text
-# reproduces table 3: ordering, nearness and every control
-# ordering reproduced but explained by a control: not better than its control: encodenet cluster > baseline_long
+# ordering shown, mechanism supported: ordering, nearness and every control
+# ordering shown, explained by a control: these gain too, and cluster codes are not better: baseline_long
 # ```
 # ````
 #

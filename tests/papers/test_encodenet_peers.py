@@ -122,15 +122,18 @@ def test_a_student_pays_for_its_teacher_and_encodenet_for_its_baseline(at_paper_
 def test_cost_rows_relate_to_the_network_alone():
     found, caption = peers.cost_rows(Made("table4", nothing))
     told = {(row["network"], row["arm"]): row for row in found}
-    assert len(told) == len(found) == 16 and "scale paper" in caption
+    assert len(told) == len(found) == 18 and "scale paper" in caption
     for place, kd, ours in (("resnet110 to resnet32", "5.9", "6.1"), ("vgg16 to vgg8", "6.5", "8.2")):
         assert told[place, "alone"]["all / alone"] == told[place, "alone"]["teacher or baseline given / alone"] == "1.0"
         assert told[place, "KD"]["all / alone"] == kd
         assert told[place, peers.NAMES["encodenet"]]["all / alone"] == ours
+        assert told[place, peers.NAMES["baseline_long"]]["all / alone"] == ours
     assert told["vgg16 to vgg8", "KD"]["printed less alone"] == "+2.31"
     assert told["resnet110 to resnet32", "RKD"]["printed less alone"] == "-0.06"
     assert {
-        row["printed less alone"] for (_, arm), row in told.items() if arm in ("alone", peers.NAMES["finetune"])
+        row["printed less alone"]
+        for (_, arm), row in told.items()
+        if arm in ("alone", peers.NAMES["finetune"], peers.NAMES["baseline_long"])
     } == {""}
     assert all("measured less alone" not in row for row in found)  # nothing ran
 

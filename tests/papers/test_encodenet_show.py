@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import html
-import re
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from made_records import recorded
+from shown import cells_of
 from torch import Tensor, nn
 
 from efflib import load_dataset
 from efflib.papers.baselines import new_model
-from efflib.papers.encodenet import arms, clustering, rule, show
+from efflib.papers.encodenet import arms, clustering, show
 from efflib.papers.encodenet.autoencoder import ConvertingAutoencoder
 from efflib.papers.encodenet.codebook import Clusters, build, ranking
 from efflib.papers.encodenet.show import Scene
-from efflib.papers.encodenet.tables import tables
-from efflib.trials import Entry, Results, Store
+from efflib.trials import Store
 
 mpl.use("agg")
 
@@ -67,11 +63,6 @@ def test_noise_makes_it_a_brier_score_times_a_twelfth() -> None:
     codes, truth, guess = pictures(6, 200_000), probabilities(20, 6), probabilities(20, 6, seed=2)
     brier = (guess - truth).square().sum(dim=1)
     torch.testing.assert_close(show.excess(codes, truth, guess), brier / 12, rtol=0.02, atol=0)
-
-
-def cells_of(output: Any) -> list[list[str]]:
-    rows = re.findall(r"<tr>(.*?)</tr>", html.unescape(output.data))
-    return [re.findall(r"<t[dh]>(.*?)</t[dh]>", row) for row in rows]
 
 
 def test_the_formula_table_says_when_the_score_is_not_strict(shown: Scene) -> None:
@@ -291,125 +282,3 @@ def test_flattened_curves_bend_at_three_whatever_the_data(shown) -> None:
     assert found["five true clusters", "images"][2] == "5"
     alt = show.elbow_figure(curves).data
     assert "five true clusters, k-means of the images: knee 5" in alt
-
-
-# --- readings and the rule --------------------------------------------------------------------------------
-
-
-def test_every_reading_has_words_and_a_number_that_fits_it() -> None:
-    assert set(show.ABOUT) == set(arms.READINGS)
-    numbers = {name: (about.number, arms.READINGS[name]) for name, about in show.ABOUT.items()}
-    for number, reading in numbers.values():
-        kinds = {
-            "R1": ("scratch", "finetune"), "R2": ("baseline", "frozen"), "R3": ("scratch", "frozen"),
-            "R5": ("baseline", "finetune"),
-        }  # fmt: skip
-        assert kinds.get(number, (reading.encoder_init, reading.stage2)) == (reading.encoder_init, reading.stage2)
-        assert {"R4": "last_stage", "R6": "frozen_adapt_bn"}.get(number, reading.stage2) == reading.stage2
-    rows = cells_of(show.readings_table())[1:]
-    assert [row[0] for row in rows] == ["R1", "R2", "R3", "R4", "R4", "R5", "R6", "R6", "R7"]
-    assert next(row for row in rows if row[1] == "encodenet")[2:5] == ["from scratch", "the head", "no"]
-
-
-MEANS = {"baseline": 80.0, "identity": 78.0, "class": 81.0, "cluster": 82.0}
-
-
-def results_of(value, scale: str = "tiny", seeds: int = 3) -> Results:
-    """Results of table 3's grid with `value(cell)` in each cell, None for no record; the best test epoch is MEANS'."""
-    entries = []
-    for cell, seed, trial in tables["table3"].entries(scale, seeds):
-        mean, best = value(cell), MEANS.get(cell.get("target", cell["method"]), 79.0)
-        noise = 0.1 * ((seed + len(str(cell))) % 3)
-        record = (
-            None
-            if mean is None
-            else recorded(trial, {"last": mean + noise, "test_best": best + noise}, variant="jpeg-q7")
-        )
-        entries.append(Entry(cell, seed, trial, record))
-    return Results(tables["table3"], scale, entries)
-
-
-def printed_order(cell) -> float | None:
-    """R1 as the paper prints it, every control beaten; R3 with too weak a class target; no other reading."""
-    target = cell.get("target")
-    if target is None:
-        return MEANS.get(cell["method"], 79.0)
-    if cell["method"] == "finetune":
-        return MEANS.get(target, 79.0)
-    return {**MEANS, "class": 70.0}.get(target, 79.0) if cell["method"] == "encodenet" else None
-
-
-def page_of(results: Results | None) -> Any:
-    found = SimpleNamespace(results=results)
-    return SimpleNamespace(recorded={results.scale: found} if results else {}, show_scale=lambda: found)
-
-
-def test_without_records_nothing_is_said_to_be_measured() -> None:
-    assert "Nothing measured on real data yet." in show.reading_headline(page_of(None)).data
-    told = show.at_every_scale(page_of(None), show.decisions_table, show.steps_table).data
-    assert told == "<p>Nothing is measured on real data yet, so the rule has nothing to decide.</p>"
-    empty = results_of(lambda cell: None)
-    assert "No reading has run at scale tiny" in show.steps_table(empty).data
-    assert "nothing to draw" in show.targets_figure(empty).data
-
-
-def test_the_headline_names_the_reading_that_reproduces() -> None:
-    told = show.reading_headline(page_of(results_of(printed_order))).data
-    assert "At scale `tiny` (resnet20, cifar10): `finetune` (R1), of 2 that ran." in told
-    assert "- `encodenet` (R3): does not reproduce table 3; against: " in told
-    assert "not run at this scale: R2 warm_frozen, R4 scratch_last_stage, R4 warm_last_stage" in told
-
-
-def decision(reading: str, outcome: str) -> rule.Decision:
-    return rule.Decision(reading, outcome, "", ())
-
-
-def test_the_answer_in_one_sentence() -> None:
-    def told(**outcomes: str) -> str:
-        return show.answer([decision(reading, outcome) for reading, outcome in outcomes.items()])
-
-    assert told(encodenet=rule.NOT_RUN) == "no reading has run."
-    assert told(encodenet=rule.FAILS) == "not the one that ran."
-    assert told(encodenet=rule.FAILS, finetune=rule.FAILS, warm_frozen=rule.NOT_RUN) == "none of the 2 that ran."
-    assert told(encodenet=rule.FAILS, finetune=rule.OPEN) == (
-        "none so far of the 2 that ran; for `finetune` (R1) the outcome is “undetermined”."
-    )
-    explained = told(encodenet=rule.FAILS, finetune=rule.EXPLAINED)
-    assert explained.startswith("none of the 2 that ran; for `finetune` (R1)") and rule.EXPLAINED in explained
-    assert told(encodenet=rule.REPRODUCES, finetune=rule.OPEN) == "`encodenet` (R3), of 2 that ran."
-
-
-def test_decisions_stand_beside_those_of_the_best_test_epoch() -> None:
-    rows = {row[0]: row for row in cells_of(show.decisions_table(results_of(printed_order)))[1:]}
-    assert list(rows) == [show.named(reading) for reading in show.ABOUT]
-    assert rows["R1 finetune"][1:] == [rule.REPRODUCES, "ordering, nearness and every control", rule.REPRODUCES]
-    # By the best epoch on the test images the class target is not too weak, so R3 has the printed order too.
-    assert (rows["R3 encodenet"][1], rows["R3 encodenet"][3]) == (rule.FAILS, rule.REPRODUCES)
-    assert rows["R5 warm_finetune"][1] == rule.NOT_RUN
-
-
-def test_every_inequality_has_its_difference_and_status() -> None:
-    head, *rows = cells_of(show.steps_table(results_of(printed_order)))
-    assert head == ["inequality", "R1 finetune", "R3 encodenet"]
-    found = {row[0]: row[1:] for row in rows}
-    assert list(found)[:4] == ["baseline > identity", "class > baseline", "cluster > class", "identity - baseline + 5"]
-    assert re.fullmatch(r"\+1\.\d\d ± \d\.\d\d \(3\)(, \+\d+\.\d SE)?: holds", found["class > baseline"][0])
-    assert re.fullmatch(r"-\d+\.\d\d ± .*: fails", found["class > baseline"][1])
-    assert found["cluster > subclass_finetune"][0].endswith("holds") and not found["cluster > subclass_finetune"][1]
-    one = cells_of(show.steps_table(results_of(printed_order, seeds=1)))
-    assert all(cell.endswith(": open") for row in one[1:] for cell in row[1:] if cell)
-
-
-def test_the_figure_has_every_arm_the_baseline_and_the_printed_gaps() -> None:
-    output = show.targets_figure(results_of(printed_order))
-    alt = html.unescape(re.search('alt="([^"]+)"', output.data)[1])
-    assert alt.startswith("Accuracy by target and reading at scale tiny; baseline 80.")
-    for place in ("identity R1 finetune 78", "class R3 encodenet 70", "rand_rep R3 encodenet 79", "subclass control"):
-        assert place in alt
-    assert "scratch_adapt_bn" not in alt
-    assert show._printed_gaps(tables["table3"]) == pytest.approx({"identity": -1.86, "class": 0.99, "cluster": 1.75})
-
-
-def test_the_smoke_run_is_drawn_with_one_seed() -> None:
-    output = show.targets_figure(results_of(printed_order, "smoke", 1))
-    assert output.data.count("<img") == 2 and "head_only control without codes 79." in output.data

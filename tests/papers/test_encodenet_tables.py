@@ -28,9 +28,9 @@ COUNTS = {  # cells, and trials with one seed
     ("table2", "paper"): (32, 48),
     ("table3", "smoke"): (8, 13), ("table3", "tiny"): (22, 32), ("table3", "small"): (54, 87),
     ("table3", "paper"): (56, 91),
-    ("table4", "smoke"): (5, 7), ("table4", "tiny"): (8, 10), ("table4", "small"): (8, 10),
-    ("table4", "paper"): (16, 20),
-    ("table5", "smoke"): (2, 2), ("table5", "tiny"): (6, 8), ("table5", "small"): (6, 8), ("table5", "paper"): (8, 10),
+    ("table4", "smoke"): (6, 8), ("table4", "tiny"): (9, 11), ("table4", "small"): (9, 11),
+    ("table4", "paper"): (18, 22),
+    ("table5", "smoke"): (2, 2), ("table5", "tiny"): (7, 9), ("table5", "small"): (7, 9), ("table5", "paper"): (9, 11),
 }  # fmt: skip
 
 
@@ -249,7 +249,7 @@ def test_recipes_of_the_paper_scale():
         lengths = {t.settings.training.epochs for t in plain}
         assert recipe.epochs == epochs == min(lengths)
         assert {t.settings.training for t in plain if t.settings.training.epochs == epochs} == {recipe}
-        assert lengths == {epochs} or name in ("table2", "table3")  # their baselines of equal budget
+        assert lengths == {epochs} or name != "table1"  # the baselines of equal budget
     base = encodenet_base()
     assert (base.lr, base.weight_decay, base.batch_size, base.milestones) == (0.1, 1e-4, 128, (150, 225))
     peers = encodenet_attention()
@@ -465,8 +465,8 @@ EXPECTED = {  # comparisons of each claim
     "table1": {"a": 4, "b": 8, "c": 4, "d": 4, "e": 4},
     "table2": {"a": 8, "b": 4, "c": 6, "d": 8, "e": 8, "f": 8},
     "table3": {"a": 1, "b": 1, "c": 1, "d": 1, "e": 1, "f": 3, "g": 4, "h": 4},
-    "table4": {"a": 8, "b": 1, "c": 1, "d": 8},
-    "table5": {"a": 1, "b": 2, "c": 3, "d": 2},
+    "table4": {"a": 8, "b": 1, "c": 1, "d": 8, "e": 2},
+    "table5": {"a": 1, "b": 2, "c": 3, "d": 2, "e": 1},
 }
 ALL = {claim.id: claim for table in claims.CLAIMS.values() for claim in table}
 # Printed losses that do not bear out the claims about them: VGG16's rises (audit, finding 4).
@@ -541,12 +541,13 @@ def test_every_claim_lists_every_comparison():
 
 def test_claims_say_whose_they_are_and_need_their_scale():
     ours = {name for name, claim in ALL.items() if claim.owner == "ours"}
-    wanted = {"table1": "cde", "table2": "def", "table3": "fgh", "table4": "d", "table5": "d"}
+    wanted = {"table1": "cde", "table2": "def", "table3": "fgh", "table4": "de", "table5": "de"}
     assert ours == {f"encodenet.{table}.{letter}" for table, letters in wanted.items() for letter in letters}
     scales = {name: claim.minimum_scale for name, claim in ALL.items()}
     assert {name for name, scale in scales.items() if scale == "paper"} == {"encodenet.table1.b", "encodenet.table2.b"}
     small = {name for name, scale in scales.items() if scale == "small"}
-    assert small == {name for name in ALL if name.split(".")[1] in ("table4", "table5")} | {"encodenet.table2.c"}
+    # Table 4's pairs do not run at tiny; table 5's network does, so that directions can be asked there.
+    assert small == {name for name in ALL if ".table4." in name} | {"encodenet.table2.c", "encodenet.table5.c"}
 
 
 @pytest.mark.parametrize("name", ALL)

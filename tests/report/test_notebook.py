@@ -140,6 +140,15 @@ def test_partial_records_give_numbers_and_open_claims(home) -> None:
     assert "<td>baseline</td><td>toy &lt;cpu&gt;, 1 thread</td><td>3</td><td>6 min</td>" in texts["cost"]
 
 
+def test_a_larger_scale_with_baselines_alone_is_not_the_one_shown(home) -> None:
+    home.fill("small", only=lambda cell: cell["method"] == "baseline")
+    assert page().show_scale().results.scale == "small"  # nothing else is there
+    home.fill("tiny", only=one_model)
+    assert page().show_scale().results.scale == "tiny"
+    home.fill("small", only=lambda cell: cell["method"] == "bimask")
+    assert page().show_scale().results.scale == "small"
+
+
 def test_paper_scale_gives_cell_verdicts_and_is_the_one_shown(home) -> None:
     home.fill("paper")
     home.fill("tiny", only=one_model)

@@ -40,6 +40,7 @@ READINGS = {
     "warm_adapt_bn": Reading("baseline", "frozen_adapt_bn"),
 }
 TARGETS = ("identity", "class", "cluster")
+BUDGETS = ("baseline_long", "baseline_warm", "head_only", "subclass", "subclass_finetune")  # controls without codes
 CODE_CONTROLS = ("rand_rep", "max_ent", "noise_code", "rand_cluster", "other_class_code")
 # Cluster codes with other options of the codebook: the number of clusters, and what is clustered.
 VARIANTS: dict[str, dict[str, Any]] = {

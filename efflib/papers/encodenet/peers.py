@@ -43,9 +43,10 @@ if TYPE_CHECKING:
     from efflib.trials import Results, Store, Trial
 
 NAMES = {
-    "teacher": "teacher", "baseline": "alone", "kd": "KD", "rkd": "RKD", "fitnet": "FitNet", "ft": "FT", "crd": "CRD",
-    "dkd": "DKD", "se": "SE", "bam": "BAM", "cbam": "CBAM", "gam": "GAM", "gam_gc": "GAM, grouped",
-    "encodenet": "EncodeNet, encoder frozen (literal)", "finetune": "EncodeNet, all layers fine-tuned",
+    "teacher": "teacher", "baseline": "alone", "baseline_long": "alone, as long as EncodeNet", "kd": "KD", "rkd": "RKD",
+    "fitnet": "FitNet", "ft": "FT", "crd": "CRD", "dkd": "DKD", "se": "SE", "bam": "BAM", "cbam": "CBAM", "gam": "GAM",
+    "gam_gc": "GAM, grouped", "encodenet": "EncodeNet, encoder frozen (literal)",
+    "finetune": "EncodeNet, all layers fine-tuned",
 }  # fmt: skip
 TEST_IMAGES = 10_000  # of CIFAR-100
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,23 +14,20 @@ from torch import Tensor, nn
 
 from efflib.data import ImageSet
 from efflib.papers.baselines import ClassifierConfig, split
-from efflib.papers.encodenet import arms, audit, claims, clustering, rule
+from efflib.papers.encodenet import audit, clustering
 from efflib.papers.encodenet.autoencoder import ConvertingAutoencoder, converted, nearness
 from efflib.papers.encodenet.codebook import Codebook, Ranking, ranking
 from efflib.papers.encodenet.losses import converter
 from efflib.papers.features import labels_of
 from efflib.papers.pictures import trained_model
-from efflib.report import notebook
 from efflib.report.figures import image_grid, themed
-from efflib.report.html import html_table, sentence
-from efflib.report.verdict import Interval, interval, interval_text
+from efflib.report.html import html_table
 from efflib.training import normalisation, predict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from efflib.report.notebook import TablePage
-    from efflib.trials import Results, Store, Trial
+    from efflib.trials import Store, Trial
 
 
 # --- what the chapter looks at ----------------------------------------------------------------------------
@@ -456,263 +453,3 @@ def _pictures(values: Tensor, like: ImageSet) -> np.ndarray:
     height, width, channels = like.images.shape[1:]
     images = values.reshape(-1, channels, height, width).permute(0, 2, 3, 1)
     return (255 * images).round().to(torch.uint8).numpy()
-
-
-# --- readings of the paper --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class About:
-    """A reading in words: its number in the spec, whether the identity row could be as printed, what speaks for it."""
-
-    number: str
-    possible: str
-    evidence: str
-
-
-ABOUT = {
-    "finetune": About("R1", "yes", "the authors' earlier code freezes nothing"),
-    "warm_frozen": About("R2", "only if the encoder hardly moves", "the conclusion: the autoencoder is retrained"),
-    "encodenet": About("R3", "no", "sections 1, 3.3 and 5 and figure 1, taken literally"),
-    "scratch_last_stage": About("R4", "perhaps", "sections 1 and 3.3: additional layers, a thin subnetwork"),
-    "warm_last_stage": About("R4", "perhaps", "the same, from the baseline's weights"),
-    "warm_finetune": About("R5", "yes", "R1 and R2 together"),
-    "scratch_adapt_bn": About("R6", "no", "batch norm's statistics are easily forgotten when layers are frozen"),
-    "warm_adapt_bn": About("R6", "no", "the same, from the baseline's weights"),
-}
-_STARTS = {"scratch": "from scratch", "baseline": "from the baseline"}
-_TRAINS = {
-    "frozen": "the head",
-    "frozen_adapt_bn": "the head; batch norm's statistics follow",
-    "last_stage": "last stage and head",
-    "finetune": "everything",
-}
-
-
-def named(reading: str) -> str:
-    """A reading's number and name, e.g. "R3 encodenet"."""
-    return f"{ABOUT[reading].number} {reading}"
-
-
-def readings_table() -> Any:
-    """Table: the readings of the paper, and which of them could make the identity row what is printed."""
-    rows = [
-        {
-            "reading": about.number,
-            "name here": reading,
-            "encoder starts": _STARTS[arms.READINGS[reading].encoder_init],
-            "second stage trains": _TRAINS[arms.READINGS[reading].stage2],
-            "identity row as printed?": about.possible,
-            "what speaks for it": about.evidence,
-        }
-        for reading, about in ABOUT.items()
-    ]
-    rows.append(
-        {
-            "reading": "R7",
-            "name here": "test_best",
-            "encoder starts": "any",
-            "second stage trains": "any; the epoch that is best on the test images is reported",
-            "identity row as printed?": "adds a little to any of the above",
-            "what speaks for it": "a habit of the authors' earlier code",
-        }
-    )
-    return HTML(html_table(rows, "Readings of the paper; the fifth column is our expectation, written before any run"))
-
-
-# --- table 3: the rule applied ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class BestOnTest:
-    """Results whose accuracies are those of the best epoch on the test images: reading R7."""
-
-    results: Any
-
-    def matching(self, **cell: Any) -> list[Any]:
-        return self.results.matching(**cell)
-
-    def samples(self, **cell: Any) -> dict[int, float]:
-        return self.results.samples(metric="test_best", **cell)
-
-
-def decided(results: Results | BestOnTest) -> list[rule.Decision]:
-    """What the rule says of every reading at one scale."""
-    setting = claims.ablated(results)
-    return [rule.decide(results, setting, reading) for reading in ABOUT]
-
-
-def reading_headline(page: TablePage) -> Any:
-    """Which reading, if any, reproduces table 3: at the largest recorded scale, from the records alone."""
-    asked = "**Which reading reproduces table 3?**"
-    if not page.recorded:
-        return Markdown(f"{asked} Nothing measured on real data yet.")
-    results = page.show_scale().results
-    found = decided(results)
-    setting = ", ".join(claims.ablated(results).values())
-    lines = [f"- {_listed([each])}: {each.outcome}; {each.reason}" for each in found if _ran(each)]
-    missing = [named(each.reading) for each in found if not _ran(each)]
-    rest = [f"- not run at this scale: {', '.join(missing)}"] if missing else []
-    told = f"{asked} At scale `{results.scale}` ({setting}): {answer(found)}"
-    return Markdown("\n".join([told, "", *lines, *rest]))
-
-
-def _ran(decision: rule.Decision) -> bool:
-    return decision.outcome != rule.NOT_RUN
-
-
-def answer(decisions: Iterable[rule.Decision]) -> str:
-    """One sentence over all readings."""
-    ran = [each for each in decisions if _ran(each)]
-    if not ran:
-        return "no reading has run."
-    by_outcome = {outcome: [each for each in ran if each.outcome == outcome] for outcome in rule.OUTCOMES}
-    if by_outcome[rule.REPRODUCES]:
-        return f"{_listed(by_outcome[rule.REPRODUCES])}, of {len(ran)} that ran."
-    parts = [
-        f"for {_listed(by_outcome[outcome])} the outcome is “{outcome}”"
-        for outcome in (rule.EXPLAINED, rule.ORDERED, rule.OPEN)
-        if by_outcome[outcome]
-    ]
-    so_far = " so far" if by_outcome[rule.OPEN] else ""
-    told = f"none{so_far} of the {len(ran)} that ran" if len(ran) > 1 else f"not{so_far} the one that ran"
-    return "; ".join([told, *parts]) + "."
-
-
-def _listed(decisions: Sequence[rule.Decision]) -> str:
-    return ", ".join(f"`{each.reading}` ({ABOUT[each.reading].number})" for each in decisions)
-
-
-def decisions_table(results: Results) -> Any:
-    """Table: the rule's outcome for every reading, also with the best test epoch instead of the last (R7)."""
-    best = {each.reading: each.outcome for each in decided(BestOnTest(results))}
-    rows = [
-        {
-            "reading": named(each.reading),
-            "outcome": each.outcome,
-            "reason": each.reason,
-            "outcome by the best test epoch (R7)": best[each.reading],
-        }
-        for each in decided(results)
-    ]
-    return HTML(html_table(rows, f"The rule at scale {results.scale}", f"encodenet-table3-rule-{results.scale}"))
-
-
-def steps_table(results: Results) -> Any:
-    """Table: every inequality of the rule down, the readings that ran across; difference, standard errors, status."""
-    ran = [each for each in decided(results) if _ran(each)]
-    lines: dict[str, dict[str, str]] = {}
-    for decision in ran:
-        for step in decision.steps:
-            label = step.label.replace(f"{decision.reading} ", "")
-            lines.setdefault(label, {"inequality": label} | {named(each.reading): "" for each in ran})
-            lines[label][named(decision.reading)] = _step_text(step)
-    if not lines:
-        return sentence(f"No reading has run at scale {results.scale}, so the rule has nothing to compare.")
-    caption = (
-        f"Every inequality of the rule at scale {results.scale}: mean difference in points ± half the 95 % interval "
-    )
-    caption += "(seeds), the mean in standard errors (SE), and what the rule makes of it"
-    return HTML(html_table(list(lines.values()), caption, f"encodenet-table3-steps-{results.scale}"))
-
-
-def _step_text(step: rule.Step) -> str:
-    values = list(step.samples.values())
-    if not values:
-        return step.status
-    spread = stdev(values) if len(values) > 1 else 0.0
-    errors = f", {fmean(values) / (spread / len(values) ** 0.5):+.1f} SE" if spread else ""
-    return f"{interval_text(step.samples, signed=True)}{errors}: {step.status}"
-
-
-def at_every_scale(page: TablePage, *tables: Callable[[Results], Any]) -> Any:
-    """The given tables for every recorded scale, smallest first; a sentence where nothing is recorded."""
-    nothing = "Nothing is measured on real data yet, so the rule has nothing to decide."
-    return notebook.at_every_scale(page, *tables, nothing=nothing)
-
-
-# --- table 3: the figure ----------------------------------------------------------------------------------
-
-BUDGETS = ("baseline_long", "baseline_warm", "head_only", "subclass", "subclass_finetune")
-
-
-def targets_figure(results: Results) -> Any:
-    """Figure: accuracy by target and reading, the baseline as a line; then the controls, on a scale of their own."""
-    setting = claims.ablated(results)
-    base = results.samples(**setting, method="baseline")
-    left = _points(results, setting, arms.TARGETS)
-    codes = [target for target in (*arms.CODE_CONTROLS, *arms.VARIANTS) if _points(results, setting, (target,))]
-    right = _points(results, setting, ("cluster", *codes)) | _controls(results, setting)
-    printed = {} if results.scale == "smoke" else _printed_gaps(results.table)
-    if not base or not left:
-        return sentence(f"No reading is measured at scale {results.scale} yet, so there is nothing to draw.")
-
-    def draw(figure: Figure) -> None:
-        places = {name: f"C{number}" for number, name in enumerate(dict.fromkeys(arm for arm, _ in (*left, *right)))}
-        panels = figure.subplots(1, 2, width_ratios=(2, 3))
-        titles = ("targets of the paper", "cluster codes and their controls")
-        for axes, found, title in zip(panels, (left, right), titles, strict=True):
-            _panel(axes, found, places, interval(base))
-            axes.set_title(title)
-        gaps = [(place, gap) for place, target in enumerate(_ticks(left)) if (gap := printed.get(target)) is not None]
-        if gaps:
-            x, y = [place for place, _ in gaps], [fmean(base.values()) + gap for _, gap in gaps]
-            panels[0].plot(x, y, "D", color="grey", fillstyle="none", label="printed gap, from our baseline")
-        panels[0].set_ylabel("test accuracy, last epoch, %")
-        handles = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize="small")
-
-    spoken = "; ".join(f"{place} {arm} {each.text()}" for (arm, place), each in {**left, **right}.items())
-    alt = f"Accuracy by target and reading at scale {results.scale}; baseline {interval(base).text()}; {spoken}"
-    return themed(draw, (10, 4.6), alt)
-
-
-Points = dict[tuple[str, str], Interval]  # (reading or "control", place on the axis) -> accuracy
-
-
-def _points(results: Results, setting: Mapping[str, str], targets: Iterable[str]) -> Points:
-    found: Points = {}
-    for target in targets:
-        for reading in ABOUT:
-            samples = results.samples(**setting, method=reading, target=target)
-            if samples:
-                found[named(reading), target] = interval(samples)
-    return found
-
-
-def _controls(results: Results, setting: Mapping[str, str]) -> Points:
-    samples = {method: results.samples(**setting, method=method) for method in BUDGETS}
-    return {("control without codes", method): interval(each) for method, each in samples.items() if each}
-
-
-def _printed_gaps(table: Any) -> dict[str, float]:
-    """Target -> printed difference to the printed baseline."""
-    base = table.printed.cell(method="baseline").value
-    return {cell.keys["target"]: cell.value - base for cell in table.printed.numbers if "target" in cell.keys}
-
-
-def _ticks(found: Points) -> list[str]:
-    return list(dict.fromkeys(place for _, place in found))
-
-
-def _panel(axes: Any, found: Points, colours: Mapping[str, str], base: Interval) -> None:
-    """One panel: arms beside each other at every place, in the colour of their reading."""
-    ticks = _ticks(found)
-    names = list(dict.fromkeys(arm for arm, _ in found))
-    for number, name in enumerate(names):
-        chosen = [(ticks.index(place), each) for (arm, place), each in found.items() if arm == name]
-        shift = 0.0 if name == "control without codes" else 0.1 * (number - (len(names) - 1) / 2)
-        x = [at + shift for at, _ in chosen]
-        widths = [_half(each) for _, each in chosen]
-        style = {"fmt": "o", "markersize": 4, "capsize": 3, "color": colours[name], "label": name}
-        axes.errorbar(x, [each.mean for _, each in chosen], yerr=widths, **style)
-    axes.axhline(base.mean, color="grey", linewidth=1, label="baseline")
-    if base.low is not None:
-        axes.axhspan(base.low, base.high, color="grey", alpha=0.2, linewidth=0)
-    axes.set_xticks(range(len(ticks)), [tick.replace("_", "\n") for tick in ticks], fontsize="small")
-    axes.set_xlim(-0.6, len(ticks) - 0.4)
-
-
-def _half(found: Interval) -> float:
-    """NaN draws nothing where one seed gives no interval; 0 would look exact."""
-    return float("nan") if found.half_width is None else found.half_width

@@ -36,9 +36,9 @@ ATTENTION = {
 
 # Table 3: readings and targets of the grid, then what has no place in it.
 SCRATCH = ("encodenet", "finetune", "scratch_last_stage", "scratch_adapt_bn")
+EQUAL_BUDGET = (*SCRATCH[:2], "baseline_long")  # both main readings, and the baseline for as many FLOPs
 READINGS = {"smoke": SCRATCH[:2], "tiny": SCRATCH, "small": tuple(arms.READINGS), "paper": tuple(arms.READINGS)}
-_BUDGETS = ("baseline_long", "baseline_warm", "head_only", "subclass", "subclass_finetune")
-BUDGETS = {"smoke": ("head_only",), "tiny": _BUDGETS, "small": _BUDGETS, "paper": _BUDGETS}
+BUDGETS = {"smoke": ("head_only",), "tiny": arms.BUDGETS, "small": arms.BUDGETS, "paper": arms.BUDGETS}
 _SOURCES = ("cluster_penultimate", "cluster_vgg16")  # one of them is the scale's own
 _ALL_CODES = (*arms.CODE_CONTROLS, *(name for name in arms.VARIANTS if name not in _SOURCES))
 CODES = {
@@ -83,7 +83,7 @@ def _loss_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entri
 
 def _gain_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
     """Grid of table 2: each network's baseline, both readings, and the baseline of equal budget."""
-    methods = choices.get("methods") or ("encodenet", "finetune", "baseline_long")
+    methods = choices.get("methods") or EQUAL_BUDGET
     for seed in seeds:
         for dataset in choices.get("datasets") or DATASETS[scale]:
             for model in choices.get("models") or MODELS[scale]:
@@ -116,7 +116,7 @@ def _distillation_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) 
     """Grid of table 4: per pair the teacher, the student alone, its distilled copies, and EncodeNet without teacher."""
     named = {"->".join(pair): pair for pairs in PAIRS.values() for pair in pairs}
     pairs = [named[name] for name in choices.get("pairs", ())] or PAIRS[scale]
-    methods = choices.get("methods") or (("kd",) if scale == "smoke" else claims.PEERS) + SCRATCH[:2]
+    methods = choices.get("methods") or (("kd",) if scale == "smoke" else claims.PEERS) + EQUAL_BUDGET
     dataset = "objects32" if scale == "smoke" else "cifar100"
     training = arms.distillation_training(scale)
     for seed in seeds:
@@ -141,7 +141,7 @@ def _attention_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> 
     """Grid of table 5: ResNet50, the same with attention modules, and EncodeNet."""
     dataset = "objects32" if scale == "smoke" else "cifar100"
     # In the minute of a smoke page, the autoencoder of so deep a network learns nothing: tables 1 to 4 show it.
-    own = ATTENTION[scale] if scale == "smoke" else (*ATTENTION[scale], *SCRATCH[:2])
+    own = ATTENTION[scale] if scale == "smoke" else (*ATTENTION[scale], *EQUAL_BUDGET)
     training = arms.attention_training(scale)
     for seed in seeds:
         parent = arms.baseline(scale, "resnet50", dataset, seed, training)
@@ -156,7 +156,7 @@ def _attention_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> 
 _FEATURES = {"features": ("baseline_penultimate", "baseline_mid", "imagenet_vgg16", "pixels")}
 _DATASETS = (*claims.DATASETS, "objects32")
 _PAIR_NAMES = tuple(dict.fromkeys("->".join(pair) for scale in ("paper", "tiny", "smoke") for pair in PAIRS[scale]))
-_ABLATION_METHODS = (*arms.READINGS, *_BUDGETS)
+_ABLATION_METHODS = (*arms.READINGS, *arms.BUDGETS)
 _ABLATION_TARGETS = (*arms.TARGETS, *arms.CODE_CONTROLS, *arms.VARIANTS)
 
 tables = {
@@ -168,7 +168,7 @@ tables = {
     "table2": Table(
         "encodenet", "table2", "Four networks with and without EncodeNet", PRINTED["table2"],
         claims.CLAIMS["table2"], _gain_grid,
-        {"models": claims.MODELS, "datasets": _DATASETS, "methods": (*SCRATCH, *_BUDGETS), **_FEATURES},
+        {"models": claims.MODELS, "datasets": _DATASETS, "methods": (*SCRATCH, *arms.BUDGETS), **_FEATURES},
     ),
     "table3": Table(
         "encodenet", "table3", "What the autoencoder's target is good for", PRINTED["table3"],
@@ -177,11 +177,11 @@ tables = {
     ),
     "table4": Table(
         "encodenet", "table4", "EncodeNet against distillation", PRINTED["table4"], claims.CLAIMS["table4"],
-        _distillation_grid, {"pairs": _PAIR_NAMES, "methods": (*claims.PEERS, *SCRATCH[:2]), **_FEATURES},
+        _distillation_grid, {"pairs": _PAIR_NAMES, "methods": (*claims.PEERS, *EQUAL_BUDGET), **_FEATURES},
         across=("teacher", "student"),
     ),
     "table5": Table(
         "encodenet", "table5", "EncodeNet against attention modules", PRINTED["table5"], claims.CLAIMS["table5"],
-        _attention_grid, {"methods": (*claims.ATTENTION, *SCRATCH[:2]), **_FEATURES}, across=(),
+        _attention_grid, {"methods": (*claims.ATTENTION, *EQUAL_BUDGET), **_FEATURES}, across=(),
     ),
 }  # fmt: skip
