@@ -131,6 +131,97 @@ class Comparison:
             return None
         return _smallest_n(got.std, abs(got.mean))
 
+    @property
+    def told(self) -> str:
+        """What a reader has to know beside the verdict; nothing where the interval of the mean decides."""
+        return ""
+
+
+@dataclass(frozen=True)
+class SeedCount(Comparison):
+    """A comparison that counts seeds: do at least ``least`` of every ``of`` lie on the given side of 0?
+
+    For claims that were fixed as a count, "in at least 2 of 3 seeds". The mean may have a wide interval although every
+    seed agrees: 6, 20 and 47 points are three large falls.
+
+    Args:
+        least: seeds that must agree, of each ``of``; with more seeds the same share of them, rounded up.
+        of: seeds without which nothing is decided.
+    """
+
+    least: int = MIN_SEEDS
+    of: int = MIN_SEEDS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.least <= self.of:
+            raise ValueError(f"SeedCount {self.label!r}: {self.least} of {self.of} seeds; give 1 to {self.of} of them.")
+
+    @property
+    def agreeing(self) -> int:
+        """Seeds on the given side of 0; a value of 0 is on neither."""
+        sign = 1 if self.side == ">" else -1
+        return sum(sign * value > _SLACK for value in (self.samples or {}).values())
+
+    @property
+    def verdict(self) -> str:
+        """``agree``, ``disagree``, ``not run``, or ``open`` (too few seeds); a sufficient count needs no interval."""
+        if not self.ran:
+            return NOT_RUN
+        n = len(self.samples or {})
+        if n < self.of:
+            return OPEN
+        return AGREE if self.agreeing * self.of >= self.least * n else DISAGREE
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """The seeds that the count is of, where fewer ran; None otherwise."""
+        return self.of if self.verdict == OPEN else None
+
+    @property
+    def told(self) -> str:
+        """The count: "in 2 of 3 seeds"."""
+        return f"in {self.agreeing} of {len(self.samples or {})} seeds" if self.ran else ""
+
+
+@dataclass(frozen=True)
+class Tested(Comparison):
+    """A comparison decided by one test over many cells, such as sixteen networks, not by the scatter over seeds.
+
+    Args:
+        statistic: the tested number, on the given side of 0 if the claim holds; None when it has not run.
+        sure: whether the test tells it from 0 at the 5 % level.
+        how: statistic, test and seeds in words, for the reader.
+    """
+
+    statistic: float | None = None
+    sure: bool = False
+    how: str = ""
+
+    @property
+    def ran(self) -> bool:
+        """True if there is a statistic and every cell that it needs has values."""
+        return self.statistic is not None and (self.found is None or self.found >= self.expected)
+
+    @property
+    def verdict(self) -> str:
+        """``agree``, ``disagree``, ``not run``, or ``open`` (the test does not tell the statistic from 0)."""
+        if not self.ran or self.statistic is None:
+            return NOT_RUN
+        if not self.sure:
+            return OPEN
+        return AGREE if (self.statistic > 0) == (self.side == ">") else DISAGREE
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """None: the test is over cells, whose number no further seed changes."""
+        return None
+
+    @property
+    def told(self) -> str:
+        """How it was tested, or how many of its cells have run so far."""
+        return self.how if self.ran else f"{self.found or 0} of {self.expected} cells have run"
+
 
 @dataclass(frozen=True)
 class ClaimVerdict:
@@ -304,6 +395,7 @@ def claim_verdict(comparisons: Iterable[Comparison], scale: str, minimum_scale: 
     detail = f"{ran} of {len(made)} run"
     if ran:
         detail += f", {counts[AGREE]} agree, {counts[DISAGREE]} disagree, {counts[OPEN]} open"
+    detail = "; ".join([detail, *(c.told for c in made if c.told)])
     verdict = _claim_name(counts, len(made), ran)
     return ClaimVerdict(verdict, scale, detail, len(made), ran, counts[AGREE], counts[DISAGREE], counts[OPEN], made)
 

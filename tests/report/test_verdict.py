@@ -182,6 +182,63 @@ def test_comparison_says_how_many_seeds_would_decide() -> None:
         v.Comparison("x", None, "=")
 
 
+def seeds(*values: float) -> dict[int, float]:
+    return dict(enumerate(values))
+
+
+@pytest.mark.parametrize(
+    ("samples", "least", "side", "expected"),
+    [
+        (seeds(6.0, 20.0, 47.0), 2, ">", v.AGREE),  # an interval of the mean contains 0
+        (seeds(6.0, -1.0, 47.0), 2, ">", v.AGREE),
+        (seeds(6.0, -1.0, 47.0), 3, ">", v.DISAGREE),
+        (seeds(6.0, -1.0, -1.0), 2, ">", v.DISAGREE),
+        (seeds(6.0, -1.0, -1.0), 2, "<", v.AGREE),
+        (seeds(6.0, 0.0, 0.0), 2, ">", v.DISAGREE),  # 0 is on neither side
+        (seeds(6.0, 6.0), 2, ">", v.OPEN),  # two of three is not two of two
+        (seeds(-6.0, -6.0), 2, ">", v.OPEN),
+        (seeds(1.0, 1.0, 1.0, -1.0, -1.0), 2, ">", v.DISAGREE),  # two thirds of five seeds are four
+        (seeds(1.0, 1.0, 1.0, 1.0, -1.0), 2, ">", v.AGREE),
+        ({}, 2, ">", v.NOT_RUN),
+    ],
+)
+def test_seeds_are_counted(samples: dict[int, float], least: int, side: str, expected: str) -> None:
+    assert v.SeedCount("x", samples, side, least=least).verdict == expected
+
+
+def test_a_count_of_seeds_is_told_and_asks_for_its_seeds() -> None:
+    counted = v.SeedCount("x", seeds(6.0, -1.0, 47.0), least=2)
+    assert (counted.told, counted.seeds_needed) == ("in 2 of 3 seeds", None)
+    detail = v.claim_verdict([counted], "tiny").detail
+    assert detail == "1 of 1 run, 1 agree, 0 disagree, 0 open; in 2 of 3 seeds"
+    assert v.SeedCount("x", seeds(6.0), least=2).seeds_needed == 3
+    assert v.SeedCount("x", None, least=2).told == "", "nothing to count"
+    with pytest.raises(ValueError, match="give 1 to 3"):
+        v.SeedCount("x", None, least=4)
+
+
+@pytest.mark.parametrize(
+    ("statistic", "sure", "side", "expected"),
+    [
+        (0.4, True, ">", v.AGREE),
+        (0.4, True, "<", v.DISAGREE),
+        (-0.4, True, ">", v.DISAGREE),
+        (0.12, False, ">", v.OPEN),
+        (None, False, ">", v.NOT_RUN),
+    ],
+)
+def test_a_test_over_cells_decides_with_one_seed(statistic, sure, side, expected) -> None:
+    made = v.Tested("tau", None, side, statistic=statistic, sure=sure, how="p = 0.03")
+    assert made.verdict == expected and made.seeds_needed is None
+    told = v.claim_verdict([made], "tiny").detail.partition("; ")[2]
+    assert told == ("0 of 1 cells have run" if statistic is None else "p = 0.03")
+
+
+def test_a_test_over_cells_needs_them_all() -> None:
+    made = v.Tested("tau", None, expected=16, found=15, statistic=0.9, sure=True)
+    assert made.verdict == v.NOT_RUN and made.told == "15 of 16 cells have run"
+
+
 YES, NO, MAYBE, NONE = (v.Comparison(n, s) for n, s in zip("ynmo", (around(1), around(-1), around(0), None)))
 
 
