@@ -155,8 +155,9 @@ curves.course_figure(shown, METHODS, short, printed=real)
 # %% [markdown]
 # ## Figure 3.5: the terms of the loss
 #
-# The means of each epoch's training steps, divided by their weights. On a logarithmic axis: the terms have different units, and a small term is
-# not a solved one.
+# The thesis's figure shows the terms on its validation images. Ours are the means of each epoch's *training* steps, with augmentation and
+# dropout, divided by their weights: no record follows the terms on the test images over the epochs. On a logarithmic axis: the terms
+# have different units, and a small term is not a solved one.
 
 # %% tags=["hide-input"]
 curves.terms_figure(shown, METHODS, short)
@@ -210,8 +211,9 @@ page.decomposition(METHODS)
 # ## Claims
 #
 # A claim is `supported` when every cell it speaks of ran and its 95 % interval lies on the claimed side, `contradicted`
-# when one lies wholly on the other side, and `undetermined` otherwise. Differences are paired by seed. Claims marked *ours* are
-# the questions that the thesis does not ask. The wording and the statistics were fixed before any run.
+# when one lies wholly on the other side, and `undetermined` otherwise. Differences are paired by seed. Claim a counts instead: it speaks of
+# *every* seed, so that one seed on the other side contradicts it; with fewer than three seeds it is undetermined. Claims marked *ours* are
+# the questions that the thesis does not ask. The questions were fixed before any run.
 
 # %% tags=["remove-input"]
 page.claims()

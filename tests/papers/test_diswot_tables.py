@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from scipy.stats import kendalltau
 
 from efflib.papers.diswot import arms, claims
 from efflib.papers.diswot.scores import parameters
 from efflib.papers.diswot.space import ROLES, STUDENTS, TEACHER
 from efflib.papers.diswot.tables import class_report, mean_score, tables, whole_megabytes
-from efflib.report.verdict import CONTRADICTED, NOT_RUN, SCALES, SUPPORTED, UNDETERMINED, claim_verdict
+from efflib.report.verdict import (
+    CONTRADICTED,
+    NOT_RUN,
+    SCALES,
+    SUPPORTED,
+    UNDETERMINED,
+    ClaimVerdict,
+    claim_verdict,
+)
 from efflib.trials.recipes import Context, get_recipe
 from efflib.trials.trial import Trial, with_parents
 
@@ -116,25 +126,39 @@ def test_sizes_are_compared_as_they_are_printed():
 
 
 class Fake:
-    """Results made up: (name, method, epochs, metric) -> one value, the same spread around it for three seeds."""
+    """Results made up: (name, method, epochs, metric) -> one value, the same spread around it for each seed."""
 
-    def __init__(self, values: dict[tuple, float], scores: dict[str, float] | None = None, scale: str = "paper"):
-        self.values, self.scores, self.scale = values, scores, scale
+    def __init__(
+        self, values: dict[tuple, float], scores: dict[str, float] | None = None, scale: str = "paper", seeds: int = 3
+    ):
+        self.values, self.scores, self.scale, self.seeds = values, scores, scale, seeds
 
     def samples(self, metric: str = "last", **cell: Any) -> dict[int, float]:
         name = cell.get("student") or cell.get("model")
         key = (name, cell.get("method"), cell.get("epochs"), cell.get("class") or metric)
-        return {s: self.values[key] + 0.01 * s for s in range(3)} if key in self.values else {}
+        return {s: self.values[key] + 0.01 * s for s in range(self.seeds)} if key in self.values else {}
 
     def matching(self, **cell: Any) -> list[Any]:
         assert cell == {"method": "score"}
-        drawn = {name: [value - 1, value + 1] for name, value in (self.scores or {}).items()}
-        return [type("Entry", (), {"metrics": {"scores": {"thesis": drawn}}})()] if self.scores else []
+        if not self.scores:
+            return []
+        # Either series of draws alone has another order; their mean is the given score.
+        by_series = [
+            {name: [value + sign * 20 * number] for number, (name, value) in enumerate(self.scores.items())}
+            for sign in (-1, 1)
+        ]
+        return [
+            SimpleNamespace(seed=seed, metrics={"scores": {"thesis": drawn}}) for seed, drawn in enumerate(by_series)
+        ]
+
+
+def decided(name: str, letter: str, results: Fake) -> ClaimVerdict:
+    (claim,) = [each for each in tables[name].claims if each.id.endswith(f".{letter}")]
+    return claim_verdict(claim.comparisons(results), results.scale, claim.minimum_scale)
 
 
 def verdict(name: str, letter: str, results: Fake) -> str:
-    (claim,) = [each for each in tables[name].claims if each.id.endswith(f".{letter}")]
-    return claim_verdict(claim.comparisons(results), results.scale, claim.minimum_scale).verdict
+    return decided(name, letter, results).verdict
 
 
 def space(scores: dict[str, float], accuracies: dict[str, float]) -> Fake:
@@ -151,18 +175,94 @@ def test_a_score_that_ranks_the_space(sign, wanted):
     assert verdict("table3_3", "c", results) == wanted  # the selected student is the best, or 15 points below
     # The first students are the widest ones, so that size ranks these accuracies the wrong way round.
     assert verdict("table3_3", "f", results) == CONTRADICTED
-    assert verdict("table3_3", "e", results) == (SUPPORTED if sign < 0 else CONTRADICTED)
+    # So does the reversed score: which of two wrong predictors is worse, sixteen students do not tell.
+    assert verdict("table3_3", "e", results) == (SUPPORTED if sign < 0 else UNDETERMINED)
 
 
 def test_size_ranks_accuracies_that_follow_it():
     results = space({}, {name: value / 1e6 for name, value in parameters().items()})
     assert verdict("table3_3", "f", results) == SUPPORTED
     assert verdict("table3_3", "b", results) == NOT_RUN  # no scores
+    results.scores = dict(parameters())  # the larger the better, so that the score is wrong throughout
+    assert verdict("table3_3", "e", results) == CONTRADICTED
 
 
 def test_one_missing_student_leaves_the_rank_open():
     accuracies = {name: 80.0 + i for i, name in enumerate(STUDENTS) if i}
-    assert verdict("table3_3", "f", space({}, accuracies)) == NOT_RUN
+    scores = {name: float(i) for i, name in enumerate(STUDENTS)}
+    for letter in "bef":
+        found = decided("table3_3", letter, space(scores, accuracies))
+        assert found.verdict == NOT_RUN and found.detail.endswith("15 of 16 cells have run")
+
+
+def test_small_taus_that_all_seeds_share_are_undetermined():
+    """Sixteen students decide the rank: three seeds with a tau of about 0.13 each do not make it significant."""
+    names = list(STUDENTS)
+    order = [8, 3, 13, 1, 10, 6, 15, 0, 12, 5, 2, 14, 7, 11, 9, 4]  # tau with 0..15 is small
+    results = space({name: -float(i) for i, name in enumerate(names)}, {n: 80.0 + k for n, k in zip(names, order)})
+    tau = kendalltau(range(16), order)
+    assert 0 < tau.statistic < 0.2 and tau.pvalue > 0.05
+    found = decided("table3_3", "b", results)
+    assert found.verdict == UNDETERMINED
+    assert found.detail.endswith(f"tau {tau.statistic:+.2f}, p = {tau.pvalue:.2g}, 16 students, 3 training seeds each")
+
+
+def test_one_training_seed_decides_a_rank_and_the_detail_says_so():
+    accuracies = {name: 80.0 + i for i, name in enumerate(STUDENTS)}
+    results = space({name: -value for name, value in accuracies.items()}, accuracies)
+    results.seeds = 1
+    for letter in "be":
+        found = decided("table3_3", letter, results)
+        assert found.verdict == SUPPORTED and found.detail.endswith("16 students, 1 training seed each")
+    assert verdict("table3_3", "a", results) == UNDETERMINED, "differences still need three seeds"
+
+
+def test_a_difference_of_taus_that_hangs_on_few_students_is_undetermined():
+    sizes = parameters()
+    names = sorted(sizes, key=sizes.__getitem__)
+    swapped = {**{name: float(i) for i, name in enumerate(names)}, names[0]: 1.0, names[1]: 0.0}
+    results = space({name: -value for name, value in swapped.items()}, {n: 80.0 + i for i, n in enumerate(names)})
+    found = decided("table3_3", "e", results)
+    assert found.verdict == UNDETERMINED and "-0.02, 95 % " in found.detail
+
+
+def falling(*falls: float) -> Fake:
+    """Grad-CAM + L2 and LRP + L2 lose so many points between 15 and 30 epochs, one number per seed."""
+
+    class Falling(Fake):
+        def samples(self, metric: str = "last", **cell: Any) -> dict[int, float]:
+            return {s: 90.0 - (fall if cell["epochs"] == 30 else 0.0) for s, fall in enumerate(falls)}
+
+    return Falling({})
+
+
+def test_a_collapse_is_counted_in_seeds():
+    found = decided("table3_5", "a", falling(6.0, 20.0, 47.0))
+    assert found.verdict == SUPPORTED and found.detail.endswith("in 3 of 3 seeds")
+    assert verdict("table3_5", "a", falling(6.0, 0.0, 47.0)) == SUPPORTED
+    assert verdict("table3_5", "a", falling(4.0, 0.0, 47.0)) == CONTRADICTED
+    assert verdict("table3_5", "b", falling(4.0, 0.0, 47.0)) == SUPPORTED
+    assert verdict("table3_5", "b", falling(6.0, 20.0, 0.0)) == CONTRADICTED
+    assert verdict("table3_5", "a", falling(47.0, 47.0)) == UNDETERMINED, "two seeds are too few"
+    assert verdict("table3_5", "a", falling()) == NOT_RUN
+
+
+def test_a_lead_in_every_seed_is_counted_in_seeds():
+    class Led(Fake):
+        def samples(self, metric: str = "last", **cell: Any) -> dict[int, float]:
+            return dict(enumerate(leads if cell["method"] == "gradcam_l2" else [0.0] * len(leads)))
+
+    leads = [1.1, 9.0, 30.0]
+    assert verdict("table3_4", "a", Led({})) == SUPPORTED
+    leads = [0.9, 9.0, 9.0]
+    assert verdict("table3_4", "a", Led({})) == CONTRADICTED
+    leads = [9.0, 9.0]
+    assert verdict("table3_4", "a", Led({})) == UNDETERMINED
+
+
+def test_every_seed_brings_its_series_of_draws():
+    found = [(seed, trial) for cell, seed, trial in entries("table3_3", "tiny", 3) if cell.get("method") == "score"]
+    assert found == [(seed, arms.scores("tiny", seed)) for seed in range(3)]
 
 
 def test_the_printed_triple():

@@ -15,12 +15,13 @@ from scipy.stats import kendalltau
 from efflib.data import load_dataset
 from efflib.papers.diswot import scores
 from efflib.papers.diswot.arms import SIZES
-from efflib.papers.diswot.claims import scored
+from efflib.papers.diswot.claims import pooled, scored, series
 from efflib.papers.diswot.costs import cost
 from efflib.papers.diswot.curves import evidence
+from efflib.papers.diswot.ranks import tau_b
 from efflib.papers.diswot.recipes import VARIANTS
 from efflib.papers.diswot.search import evolve, random_search
-from efflib.papers.diswot.space import ROLES, STUDENTS, member
+from efflib.papers.diswot.space import MEMBERS, ROLES, STUDENTS, TEACHER, member
 from efflib.papers.diswot.tables import PRINTED
 from efflib.report.figures import themed
 from efflib.report.html import html_table, sentence
@@ -53,13 +54,20 @@ HEADS = {"gap": "o", "dsc": "s"}  # -> marker in the figure
 
 
 def draws(results: Results) -> dict[str, dict[str, list[float]]]:
-    """Score -> student -> its value in each draw of weights and batch; empty where no score is recorded."""
-    found = _scored(results).get("scores", {})
-    return {score: found[score] for score in NAMES if score in found}
+    """Score -> student -> its value in each draw of all recorded series; empty where no score is recorded."""
+    found = {score: pooled(results, score) for score in NAMES}
+    return {score: by_student for score, by_student in found.items() if by_student}
 
 
-def _scored(results: Results) -> Mapping[str, Any]:
-    return next((entry.metrics for entry in results.matching(method="score") if entry.usable), {})
+def _scored(results: Results) -> list[Mapping[str, Any]]:
+    """Metrics of every recorded series of draws."""
+    return [entry.metrics for entry in results.matching(method="score") if "scores" in entry.metrics]
+
+
+def nwot(results: Results) -> By:
+    """Student -> NWOT, the mean over the recorded series; empty where none is recorded."""
+    found = [metrics["nwot"] for metrics in _scored(results) if "nwot" in metrics]
+    return {name: fmean(own[name] for own in found) for name in (found[0] if found else ())}
 
 
 def accuracies(results: Results, metric: str = "last") -> dict[str, dict[int, float]]:
@@ -96,7 +104,7 @@ def scores_table(results: Results) -> HTML:
     found = draws(results)
     if not found:
         return _nothing(results, "score")
-    printed, bounds = _printed("score"), _scored(results)["bounds"]
+    printed, bounds = _printed("score"), _scored(results)[0]["bounds"]
     students = list(next(iter(found.values())))
     rows = [
         {
@@ -107,8 +115,9 @@ def scores_table(results: Results) -> HTML:
         for name in students
     ]
     rows.append({"student": "largest possible", **{NAMES[score]: f"{bounds[score]:.2f}" for score in found}})
-    count = len(found["thesis"][students[0]])
-    caption = f"Scores, lower is said to be better: mean ± standard deviation of {count} draws. Scale {results.scale}"
+    caption = (
+        f"Scores, lower is said to be better: mean ± standard deviation of {_drawn(results)}. Scale {results.scale}"
+    )
     return HTML(html_table(rows, caption, "diswot-table3_3-scores"))
 
 
@@ -136,31 +145,48 @@ def _within(printed: Iterable[float], values: Sequence[float]) -> str:
     return ", ".join(_number(score) for score in printed if min(values) <= score <= max(values)) or "none"
 
 
-def parameters_table(scale: str) -> HTML:
-    """Parameters of the students of a scale and of the printed ones, in both conventions, beside the printed."""
+def costs_table(image_size: int = 224) -> HTML:
+    """What the teacher and all sixteen students cost, counted without any run, beside the printed parameters.
+
+    Args:
+        image_size: side of the images in pixels; 224 is the thesis's.
+    """
     printed, roles = _printed("parameters"), {name: role for role, name in ROLES.items()}
-    students = [m.name for m in SIZES[scale].students]
     rows = []
-    for name in (each for each in STUDENTS if each in students or each in roles):
-        own = cost(name)
+    for name in MEMBERS:
+        own = cost(name, image_size)
         rows.append(
             {
-                "student": name,
-                "row of table 3.3": roles.get(name, ""),
+                "network": name,
+                "row of table 3.3": "teacher" if name == TEACHER.name else roles.get(name, ""),
                 "printed": f"{printed[name]:,.0f}" if name in printed else "",
                 "backbone, with running statistics": f"{own.backbone_keras_parameters:,}",
                 "network, with running statistics": f"{own.keras_parameters:,}",
                 "network, trained parameters": f"{own.parameters:,}",
                 "multiply-accumulates, millions": f"{own.macs / 1e6:.1f}",
+                "FLOPs as the thesis counts, millions": f"{own.profiler_flops / 1e6:.1f}",
+                "memory access, millions of elements": f"{own.memory_access / 1e6:.2f}",
+                "size, MB": f"{own.megabytes:.2f}",
             }
         )
-    caption = "Parameters counted on the networks, at 224 px; Keras counts the running statistics of batch norms too"
-    return HTML(html_table(rows, caption, "diswot-table3_3-parameters"))
+    caption = (
+        f"Costs counted on the networks, for one image of {image_size} px. Keras counts the running statistics of "
+        "batch norms as parameters, and the size is four bytes for each of these; memory access reads inputs and "
+        "weights and writes outputs of all convolutions and dense layers (eq. 3.7, with groups and true input sizes)"
+    )
+    return HTML(html_table(rows, caption, "diswot-table3_3-costs"))
 
 
 def _spread(values: Sequence[float]) -> str:
     """Mean ± standard deviation; one draw has none."""
     return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def _drawn(results: Results) -> str:
+    """How many draws are recorded: "48 draws (3 series)"."""
+    known = series(results)
+    count = sum(len(next(iter(by_student.values()))) for by_student in known.values())
+    return f"{count} draws ({len(known)} series)"
 
 
 def _number(score: float) -> str:
@@ -178,8 +204,8 @@ def selected(by_student: Mapping[str, Sequence[float]]) -> list[str]:
 
 def agreement(by_student: Mapping[str, Sequence[float]]) -> float | None:
     """Kendall's tau between the orders of two draws, mean over all pairs of draws; None for a single draw."""
-    by_draw = list(zip(*by_student.values(), strict=True))
-    taus = [float(kendalltau(one, other).statistic) for one, other in combinations(by_draw, 2)]
+    by_draw = np.array(list(by_student.values())).T  # (draws, students)
+    taus = [float(tau_b(one, other)) for one, other in combinations(by_draw, 2)]
     return fmean(taus) if taus else None
 
 
@@ -188,28 +214,68 @@ def selections_table(results: Results) -> HTML:
     found = draws(results)
     if not found:
         return _nothing(results, "score")
-    measured = {name: fmean(own.values()) for name, own in accuracies(results).items()}
-    best = max(measured, key=measured.__getitem__) if measured else ""
-    rows = []
-    for score, by_student in found.items():
-        singles = Counter(selected(by_student))
-        means = scored(results, score)
-        chosen = min(means, key=means.__getitem__)
-        tau = agreement(by_student)
-        rows.append(
-            {
-                "score": NAMES[score],
-                "selected by single draws (how often)": ", ".join(f"{n} ({k})" for n, k in singles.most_common()),
-                "tau between two draws": "" if tau is None else f"{tau:+.2f}",
-                "selected by the mean": chosen,
-                "its accuracy, %": f"{measured[chosen]:.2f}" if chosen in measured else "",
-                "best student": best,
-                "best accuracy, %": f"{measured[best]:.2f}" if best else "",
-            }
-        )
-    count = len(next(iter(found["thesis"].values())))
-    caption = f"The student of lowest score among {len(found['thesis'])}, in {count} draws; scale {results.scale}"
+    rows = [_selection(results, score, by_student) for score, by_student in found.items()]
+    caption = (
+        f"The student of lowest score among {len(found['thesis'])}, in {_drawn(results)}; scale {results.scale}. "
+        f"{_trained(results, len(found['thesis']))}"
+    )
     return HTML(html_table(_without_empty(rows), caption, "diswot-table3_3-selected"))
+
+
+def _selection(results: Results, score: str, by_student: Mapping[str, Sequence[float]]) -> dict[str, str]:
+    measured = accuracies(results)
+    known = {name: fmean(own.values()) for name, own in measured.items()}
+    means = scored(results, score)
+    chosen, best = min(means, key=means.__getitem__), max(known, key=known.__getitem__, default="")
+    tau = agreement(by_student)
+    title = f"best of the {len(known)} trained"
+    return {
+        "score": NAMES[score],
+        "selected by single draws (how often)": ", ".join(
+            f"{name} ({count})" for name, count in Counter(selected(by_student)).most_common()
+        ),
+        "tau between two draws": "" if tau is None else f"{tau:+.2f}",
+        "selected by the mean": chosen,
+        "its accuracy, % (seeds)": _accuracy(measured[chosen]) if chosen in measured else "not trained",
+        title: best,
+        f"{title}, % (seeds)": _accuracy(measured[best]) if best else "",
+    }
+
+
+def _accuracy(by_seed: Mapping[int, float]) -> str:
+    """Mean and number of seeds."""
+    return f"{fmean(by_seed.values()):.2f} ({len(by_seed)})"
+
+
+def _trained(results: Results, students: int) -> str:
+    """How many of the scored students are trained, and with how many seeds."""
+    counts = [len(by_seed) for by_seed in accuracies(results).values()]
+    if not counts:
+        return "None of them is trained yet"
+    told = f"{len(counts)} of the {students} are trained, with at least {min(counts)} seed{'s' * (min(counts) > 1)}"
+    return told if len(counts) == students else f"{told}: the best of them may not be the best of {students}"
+
+
+def series_table(results: Results) -> HTML:
+    """How far the recorded series of draws agree: tau between the orders of their means, and what each selects."""
+    found = {score: series(results, score) for score in NAMES}
+    if len(found["thesis"]) < 2:
+        return sentence(f"Fewer than two series of draws are recorded at scale {results.scale}.")
+    rows = [_series_row(score, by_seed) for score, by_seed in found.items() if by_seed]
+    caption = (
+        "Independent series of draws compared: Kendall's tau between the orders that their means give to the students, "
+        f"and the student of lowest mean in each. Scale {results.scale}"
+    )
+    return HTML(html_table(rows, caption, f"diswot-table3_3-series-{results.scale}"))
+
+
+def _series_row(score: str, by_seed: Mapping[int, Mapping[str, Sequence[float]]]) -> dict[str, str]:
+    means = {seed: {name: fmean(values) for name, values in own.items()} for seed, own in by_seed.items()}
+    names = list(next(iter(means.values())))
+    orders = {seed: np.array([own[name] for name in names]) for seed, own in means.items()}
+    taus = {f"tau of {one} and {other}": tau_b(orders[one], orders[other]) for one, other in combinations(orders, 2)}
+    chosen = {f"series {seed} selects": min(own, key=own.__getitem__) for seed, own in means.items()}
+    return {"score": NAMES[score], **{title: f"{float(tau):+.2f}" for title, tau in taus.items()}, **chosen}
 
 
 # --- what a predictor is worth ----------------------------------------------------------------------------
@@ -219,10 +285,11 @@ def predictors(results: Results) -> dict[str, tuple[By, bool]]:
     """Name -> (student -> number, whether lower is better): the scores, NWOT, sizes, and a random order."""
     students = [m.name for m in SIZES[results.scale].students]
     found: dict[str, tuple[By, bool]] = {NAMES[score]: (scored(results, score), True) for score in draws(results)}
-    if "nwot" in _scored(results):
-        found["NWOT"] = _scored(results)["nwot"], False
-    found["parameters"] = scores.parameters(students), False
-    found["multiply-accumulates"] = scores.macs(students), False
+    if known := nwot(results):
+        found["NWOT"] = known, False
+    side = SIZES[results.scale].side
+    found["parameters"] = scores.parameters(students, side), False
+    found["multiply-accumulates"] = scores.macs(students, side), False
     found["a random order"] = scores.random_order(0, students), False
     return found
 

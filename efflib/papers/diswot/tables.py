@@ -35,7 +35,8 @@ ACCURACIES = ("last", "leak_free")
 def _space_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
     """Grid of table 3.3: every student after a short distillation, the scores, and what needs no network."""
     yield from _distilled(scale, seeds, choices)
-    yield {"student": "all", "method": "score"}, seeds[0], arms.scores(scale, 0)
+    for seed in seeds:  # of the scores a seed is a series of draws
+        yield {"student": "all", "method": "score"}, seed, arms.scores(scale, seed)
     yield {"student": "nearest_neighbour"}, seeds[0], arms.nearest_neighbour(scale)
 
 
@@ -109,7 +110,7 @@ def _report_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Ent
 
 
 def _scores_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
-    """Grid of the column of scores: a seed is a series of draws."""
+    """Grid of the column of scores: a seed is a series of draws, as in `_space_grid`."""
     for seed in seeds:
         for cell, _, _ in _distilled(scale, [seed], choices):
             yield cell, seed, arms.scores(scale, seed)
