@@ -48,8 +48,8 @@ check_parameters(globals())
 #
 # From the printed pages and the networks alone, before any training:
 #
-# - What the thesis defines as LRP is gradient times activation at one layer. In a student that ends in a global average it *is*
-#   Grad-CAM at the last map ({ref}`audit <audit-diswot-8>`); step 2 shows it.
+# - What the thesis defines as LRP is gradient times activation at one layer. In a student whose last map goes straight into a global average it *is*
+#   Grad-CAM there ({ref}`audit <audit-diswot-8>`); step 2 shows it.
 # - Cosine and the L2 distance of normalised matrices are one distance, up to a square ({ref}`audit <audit-diswot-9>`); step 4.
 # - Two of the three printed scores lie above the bound of the printed formula ({ref}`audit <audit-diswot-5>`); step 3.
 # - The saving of 85 % is a global average in place of flattening, on one and the same backbone ({ref}`audit <audit-diswot-6>`).
@@ -83,11 +83,20 @@ chapter_page.examples_strip()
 chapter_page.classes_figure()
 
 # %% [markdown]
-# ### Every accuracy is given twice
+# ### Two test sets
 #
 # A test image that is also a training image asks for memory, not for understanding. We look for two kinds: *exact copies* have the very
 # pixels of a training image; *near copies* have a training image within a root mean square of 0.01 (brightness from 0 to 1) on
 # thumbnails of 32 pixels. What is left we call *leak-free*, though slices of one patient may remain on both sides.
+
+# Measured on the phantom, whose slices are drawn one by one:
+
+# %% tags=["remove-input"]
+chapter_page.copies_table("phantom")
+
+# %% [markdown]
+# The real set is not part of this book, so its exact copies are quoted: `chapter_page.copies_table("brain_mri")` counts them where the
+# data are, and a test compares that count with the quoted one. Near copies and the nearest neighbour are recorded.
 
 # %% tags=["remove-input"]
 chapter_page.leak_words()
@@ -96,8 +105,9 @@ chapter_page.leak_words()
 chapter_page.leak_table()
 
 # %% [markdown]
-# A look-up that needs no training passes every student of the thesis. So all pages of this chapter show each accuracy on the full
-# test set, which the printed numbers can be compared with, and on the leak-free one, and the nearest neighbour stands beside them.
+# A look-up that needs no training passes every student of the thesis. So the tables of measured accuracies have two columns, the full
+# test set, which the printed numbers can be compared with, and the leak-free one, and the nearest neighbour stands beside them. Curves, and
+# the confusion matrices of Table 3.4, are of the full set alone, and so are the claims that do not say otherwise.
 #
 # ## A pair to look at
 #
@@ -154,7 +164,7 @@ chapter_page.maps_strip(seen)
 # %% [markdown]
 # ## Step 2: at the last map of the student, both maps are one
 #
-# The student ends in a global average: its logit is $S = h(\bar A)$, with any head $h$ of the channel means $\bar A_k$. Then
+# The student's last map goes straight into a global average: its logit is $S = h(\bar A)$, with any head $h$ of the channel means $\bar A_k$. Then
 #
 # $$
 # g_{kij} = \frac{\partial h}{\partial \bar A_k} \cdot \frac{1}{HW} \quad \text{for every position } i, j, \qquad
@@ -221,7 +231,7 @@ chapter_page.scores_table(scores)
 chapter_page.scores_words(scores)
 
 # %% [markdown]
-# One draw decides little. [Table 3.3](table3_3.ipynb) averages 16 draws for all 16 students and asks whether the score ranks them better than
+# One draw decides little. [Table 3.3](table3_3.ipynb) averages series of 16 draws for all 16 students and asks whether the score ranks them better than
 # their number of parameters does.
 #
 # The official DisWOT code computes something else: its semantic term takes gradients of the classifier's *weight*, no activation map;

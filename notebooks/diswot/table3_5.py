@@ -83,7 +83,9 @@ counted.printed()
 # %% [markdown]
 # The number of parameters leaves out the head ({ref}`audit <audit-diswot-3>`). The comparison from model 1 to model 3 changes the map and doubles the
 # epochs; that from model 2 to model 3 changes the map and *two* things about the distance, as "L2" is a distance of similarity matrices
-# with Grad-CAM and a distance of maps with LRP ({ref}`audit <audit-diswot-9>`). The grid of what can be combined, and who ran it:
+# with Grad-CAM and a distance of maps with LRP ({ref}`audit <audit-diswot-9>`). That from model 3 to model 4 replaces L2 by cosine in the
+# distance of maps *and* in the relation of features. The grid of what can be combined, and who ran it; *relation* is the distance of the
+# relation term:
 
 # %% tags=["remove-input"]
 curves.grid_table(curves.shown(page))
@@ -92,7 +94,11 @@ curves.grid_table(curves.shown(page))
 # ## What this page trains
 #
 # Per seed a teacher and one student for each method. `kd` and `baseline` are controls for the whole idea: without them no credit can be given to the
-# extra terms. `gradcam_cosine` and `lrp_gram` complete the square of map and distance, `lrp_l2_raw` is the distance of
+# extra terms. `lrp_gram` differs from `gradcam_l2` in the map alone, and `gradcam_cosine` from `lrp_cosine`: these two pairs say what the map
+# does. From one pair to the other *three* things change: what is compared (similarities or maps), the distance, and the relation term. So
+# `lrp_cosine_fro` differs from `lrp_cosine` in the relation term alone. From `lrp_l2` it differs by a factor only: for maps of unit
+# length the squared L2 distance is twice the cosine distance, in value and gradient, so that `lrp_l2` against `lrp_cosine` compares two forms
+# of the relation term, and the semantic term with twice its weight against once. `lrp_l2_raw` is the distance of
 # equation 2.19 to the letter. `tiny` runs the ones that decide the collapse, `small` and `paper` all. The learning rate is constant, so one run,
 # read after 15, 30 and 50 epochs, gives all lengths.
 
@@ -176,9 +182,13 @@ batch = phantom.take(range(agreement.BATCH)) if scale == "smoke" else None
 agreement.algebra_table(found, batch) if batch else None
 
 # %% [markdown]
-# What does differ is the gradient. That of an *unsquared* norm (eq. 2.9) keeps its length on the way to the minimum, all others fade. A
+# For the maps of unit length no square stands in the way: the L2 distance of the loss is exactly twice the cosine, gradient included.
+#
+# Elsewhere what does differ is the gradient. That of an *unsquared* norm (eq. 2.9) keeps its length on the way to the minimum, all others fade. A
 # term that pulls with the same force however close it is can keep a network from settling: the one candidate that the formulas offer for
-# a late instability. Only the raw distance of equation 2.19 notices the scale of the maps.
+# a late instability. Table 2.1 of the thesis calls L2 sensitive to scale. If all maps double, the value of the raw distance (eq. 2.19) grows
+# fourfold and its gradient twofold. All other values stay; a gradient halves then, as a step of the same length is half as large beside maps
+# twice as large.
 
 # %% tags=["remove-input"]
 agreement.distances_table()
@@ -186,9 +196,11 @@ agreement.distances_table()
 # %% [markdown]
 # ## Where the two maps are one
 #
-# Behind a global average the gradient is the same at every position, so that averaging it changes nothing: at the last feature map (`s32`)
-# the two maps of equation {eq}`diswot-table3-5-maps` coincide in every student, whatever its weights. In the teacher, which flattens the map,
-# they do not; nor do they one stride earlier (`s16`), where losses read them at `tiny` and `small`. The [chapter](chapter.ipynb) has the proof.
+# Directly behind a map, a global average gives every position the same gradient, so that averaging it changes nothing: at the last feature map
+# (`s32`) the two maps of equation {eq}`diswot-table3-5-maps` coincide in every student with a `gap` head, this page's among them, whatever its
+# weights. In the teacher, which flattens the map, they do not, nor in students with a `dsc` head, whose convolutions come first
+# ({ref}`audit <audit-diswot-8>`); nor one stride earlier (`s16`), where losses read them at `tiny` and `small`. The
+# [chapter](chapter.ipynb) has the proof.
 
 # %% tags=["remove-input"]
 agreement.identity_table(found, batch) if batch else None
@@ -286,6 +298,8 @@ page.claims()
 # 8. *Weights* a quarter each, $T = 4$; KD one half each.
 # 9. *Training.* Adam at a constant $10^{-4}$ (`tiny`: $10^{-3}$, [why](table3_6.ipynb)), batches of 32, from scratch; the last epoch on the test images is
 #    reported. `tiny` and `small` hold a tenth of the training images out; only the rate was chosen by them.
+# 10. *Left out*: other norms in place of the Frobenius norm (spectral, row by row), and runs whose loss compares maps of true LRP, which the
+#    method offers (`map="lrp"`) and no row here uses; LRP is only measured, above.
 
 # %% [markdown]
 # ## Cost and provenance

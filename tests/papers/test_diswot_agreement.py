@@ -18,6 +18,7 @@ from torch import Tensor
 from efflib.data import ImageSet, load_dataset, render_phantom
 from efflib.data.embedded import PHANTOM
 from efflib.data.phantom import planes_of
+from efflib.distill.diswot_plus import semantic_loss
 from efflib.explain import grad_cam, localisation, relevance
 from efflib.models import create_model
 from efflib.papers.diswot import agreement
@@ -229,6 +230,8 @@ def test_only_the_unsquared_distance_keeps_its_gradient(found) -> None:
     rows = rows_of(agreement.distances_table())
     doubled = {name: row["value if both maps double"] for name, row in rows.items()}
     assert doubled.pop("maps, L2 raw (eq. 2.19)") == "x 4.00" and set(doubled.values()) == {"x 1.00"}
+    slopes = {name: row["gradient if both maps double"] for name, row in rows.items()}
+    assert slopes.pop("maps, L2 raw (eq. 2.19)") == "x 2.00" and set(slopes.values()) == {"x 0.50"}
     near = {name: float(row["gradient at 0.001"]) / float(row["gradient at 0.01"]) for name, row in rows.items()}
     assert near.pop("similarities, L2 (eq. 2.9)") == pytest.approx(1, abs=0.05)
     assert all(ratio == pytest.approx(0.1, abs=0.02) for ratio in near.values())
@@ -239,6 +242,19 @@ def test_the_raw_gradient_is_that_of_the_formula() -> None:
     # mean over two images of |s - t|^2: its gradient is (s - t), of length 5 after a step of 1
     assert agreement.gradient_length(target, noise, 1.0, "map", "l2") == pytest.approx(5)
     assert agreement.gradient_length(target, noise, 0.1, "map", "l2") == pytest.approx(0.5)
+
+
+def test_the_distance_of_unit_maps_is_twice_the_cosine_gradient_included() -> None:
+    target, noise = torch.rand(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    target[0] = 0  # a map that is zero counts 0 in both
+    found = {}
+    for distance in ("l2_unit", "cosine"):
+        moved = noise.clone().requires_grad_()
+        loss = semantic_loss(moved, target, "map", distance)
+        found[distance] = loss.item(), torch.autograd.grad(loss, moved)[0]
+    assert found["l2_unit"][0] == pytest.approx(2 * found["cosine"][0])
+    torch.testing.assert_close(found["l2_unit"][1], 2 * found["cosine"][1])
+    assert found["cosine"][1].any()
 
 
 def test_without_weights_a_sentence_takes_their_place(data) -> None:

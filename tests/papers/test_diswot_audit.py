@@ -12,7 +12,7 @@ import pytest
 
 from efflib.papers.diswot import audit
 from efflib.papers.diswot.audit import accuracies, checks, evidence, sizes, training
-from efflib.papers.diswot.space import ROLES, TEACHER
+from efflib.papers.diswot.space import MEMBERS, ROLES, STUDENTS, TEACHER
 from efflib.report.audit import Finding, audit_markdown, findings_for
 
 BEST = ROLES["Best"]
@@ -55,7 +55,7 @@ SPEC: dict[int, dict[str, Any]] = {
         "teacher_true": 315_583_872, "student_true": 299_855_232, "teacher_counted": 644_843_096,
         "student_counted": 613_448_536, "teacher_is_half": True, "student_is_half": True, "profiler_equal": True,
     },
-    8: {"networks": 9, "side": 7},
+    8: {"networks": 17, "side": 7},
     10: {
         "runs": 5, "missing": 1, "low_is_multiple": False, "nearest": 567, "nearest_percent": 43.25,
         "equal_train": True, "fall_test": 47.66, "fall_train": 30.28,
@@ -120,9 +120,14 @@ def test_rounded_numbers_equal_the_spec(
     assert round(findings[number].numbers[name], digits) == spec
 
 
-def test_maps_differ_in_the_teacher_only(findings: dict[int, Finding]) -> None:
+def test_maps_are_one_where_a_global_average_follows_directly(findings: dict[int, Finding]) -> None:
     assert findings[8].numbers["students"] < 1e-6
     assert findings[8].numbers["teacher"] > 0.1
+    assert findings[8].numbers["convolved"] > 0.01, "convolutions between map and average: no identity"
+    rows = {row["network"]: float(row["largest relative difference"]) for row in findings[8].rows}
+    assert rows.keys() == MEMBERS.keys()
+    assert {name for name, gap in rows.items() if gap < 1e-6} == {n for n, own in STUDENTS.items() if own.head == "gap"}
+    assert "every student" not in findings[8].title + findings[8].text
 
 
 def test_accuracy_as_printed_does_not_depend_on_the_classifier(findings: dict[int, Finding]) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from efflib.data import load_dataset
+from efflib.data import find_duplicates, load_dataset
 from efflib.data.embedded import PHANTOM
 from efflib.data.phantom import planes_of
 from efflib.explain import localisation
@@ -120,7 +120,7 @@ def test_leaks_by_class_come_from_the_record(tmp_path: Any, monkeypatch: pytest.
     full[0, 1], full[1, 0], full[2, 0], clean[0, 1], clean[1, 0] = 10, 6, 5, 10, 7
     metrics = {"confusion": full.tolist(), "leak_free_confusion": clean.tolist()}
     rows = {row["class"]: row for row in chapter_page.leak_rows(metrics)}
-    assert rows["meningioma"]["exact copies"] == "106"
+    assert rows["meningioma"][chapter_page.COPIES] == "106"
     assert (rows["meningioma"]["copies and near copies"], rows["meningioma"]["leak-free"]) == ("109", "197")
     assert rows["notumor"]["nearest neighbour, %"] == f"{100 * 400 / 405:.2f}"
     assert rows["glioma"]["on leak-free images, %"] == f"{100 * 290 / 300:.2f}"
@@ -132,6 +132,17 @@ def test_leaks_by_class_come_from_the_record(tmp_path: Any, monkeypatch: pytest.
     monkeypatch.setenv("EFFLIB_RESULTS", str(tmp_path))
     assert chapter_page.neighbour_record() is None
     assert "no record of either is here yet" in chapter_page.leak_table().data
+
+
+def test_copies_are_measured_on_the_data_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {row["class"]: row for row in rows_of(chapter_page.copies_table("phantom"))}
+    wanted = {"class": "all", "test images": "400", "exact copies": "0", "copies and near copies": "0"}
+    assert rows["all"] == {**wanted, "leak-free": "400"}
+    data = load_dataset("phantom", "test").take(range(6))
+    leaked = find_duplicates(data.take([0, 1, 1]), data)
+    monkeypatch.setattr(chapter_page, "leakage", lambda name: leaked)
+    rows = {row["class"]: row for row in rows_of(chapter_page.copies_table("phantom"))}
+    assert (rows["all"]["exact copies"], rows["all"]["leak-free"]) == ("2", "4")
 
 
 # --- maps -------------------------------------------------------------------------------------------------
@@ -165,7 +176,7 @@ def test_localisation_rows_are_those_of_the_maps(seen: chapter_page.Explained) -
     assert len(rows) == 2 * len(chapter_page.MAPS)
     masks = torch.from_numpy(np.asarray(seen.data.masks))
     row = next(r for r in rows if (r["network"], r["map of"], r["made by"]) == ("student", "pixels", "LRP"))
-    found = localisation(seen.maps["student"]["input", "composite"], masks)
+    found = localisation(seen.maps["student"]["input", "lrp"], masks)
     assert (row["peak in the tumour"], row["share inside"]) == (found["pointing"], found["inside"])
     shown = rows_of(chapter_page.localisation_table(rows))
     assert shown[0]["share inside"] == f"{rows[0]['share inside']:.2f}"

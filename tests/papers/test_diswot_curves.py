@@ -242,15 +242,31 @@ def test_work_is_that_of_the_planned_trials() -> None:
 
 
 def test_the_grid_has_every_arm_once_and_says_whose(configurations) -> None:
-    assert curves.grid()["lrp_cosine"] == ("gxa", "map", "cosine")
-    rows = rows_of(curves.grid_table(configurations))
+    assert curves.grid()["lrp_cosine"] == ("gxa", "map", "cosine", "cosine")
+    head, *lines = cells_of(curves.grid_table(configurations))
+    rows = {(line[0], line[1]): dict(zip(head, line, strict=True)) for line in lines}
+    assert head[:2] == ["map", "relation"] and len(rows) == 4
     text = " ".join(cell for row in rows.values() for cell in row.values())
     assert all(text.count(f"{name}: ") == 1 for name in curves.grid())
-    cells = rows["Grad-CAM"]
+    cells = rows["Grad-CAM", "L2"]
     assert cells["similarities, L2 (eq. 2.9)"].startswith("gradcam_l2: thesis, 15 and 30 epochs (76.00 ±")  # 90 and 62
     assert cells["maps, L2 raw (eq. 2.19)"] == cells["maps of unit length, L2"] == "not run"
-    assert cells["maps, cosine (eq. 2.22)"] == "gradcam_cosine: ours"
-    assert rows["LRP (gradient x activation)"]["maps of unit length, L2"] == "lrp_l2: thesis, 30 epochs"
+    assert rows["Grad-CAM", "cosine"]["maps, cosine (eq. 2.22)"] == "gradcam_cosine: ours"
+    lrp = "LRP (gradient x activation)"
+    assert rows[lrp, "L2"]["maps of unit length, L2"] == "lrp_l2: thesis, 30 epochs"
+    assert rows[lrp, "L2"]["maps, cosine (eq. 2.22)"] == "lrp_cosine_fro: ours"
+
+
+def test_arms_that_are_said_to_differ_in_one_thing_do() -> None:
+    own = curves.grid()
+
+    def differ(one: str, other: str) -> list[int]:
+        return [place for place in range(4) if own[one][place] != own[other][place]]
+
+    assert differ("gradcam_l2", "lrp_gram") == differ("gradcam_cosine", "lrp_cosine") == [0]  # the map
+    assert differ("lrp_cosine", "lrp_cosine_fro") == [3]  # the relation
+    assert differ("lrp_l2", "lrp_cosine_fro") == differ("lrp_l2", "lrp_l2_raw") == [2]  # the distance of maps
+    assert differ("gradcam_cosine", "gradcam_l2") == [1, 2, 3]
 
 
 # --- nothing recorded -------------------------------------------------------------------------------------

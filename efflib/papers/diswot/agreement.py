@@ -4,7 +4,6 @@ tumour; where Grad-CAM and gradient times activation coincide; what cosine and L
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from efflib.distill.diswot_plus import class_map, relation_loss, semantic_loss
 from efflib.explain import grad_cam, localisation, relevance
 from efflib.papers.diswot.arms import SIZES
 from efflib.papers.diswot.curves import NAMES
+from efflib.papers.diswot.identity import apart, in_double
 from efflib.papers.features import labels_of, pixels_of
 from efflib.papers.pictures import trained_model
 from efflib.report.figures import themed
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 Maps = dict[tuple[str, str], Tensor]  # name of a network, kind of map -> (N, H, W)
 
+LAYERS = ("s32", "s16")  # the last map, and the one before the last stride
 LAYER = "s16"  # the map that the semantic terms read below 160 px
 KINDS = {
     "gradcam": "Grad-CAM",
@@ -72,21 +73,24 @@ def networks(results: Results, store: Store) -> dict[str, nn.Module]:
     return found
 
 
-def maps_of(network: nn.Module, images: Tensor, kind: str, target: Tensor | str = "predicted") -> Tensor:
-    """Positive evidence for a class at the layer `LAYER`, upsampled bilinearly to the images.
+def maps_of(
+    network: nn.Module, images: Tensor, kind: str, target: Tensor | str = "predicted", layer: str = LAYER
+) -> Tensor:
+    """Positive evidence for a class at a layer, upsampled bilinearly to the images.
 
     Args:
         network: MobileNetV2.
         images: (N, C, H, W), normalised.
         kind: a key of `KINDS`; "lrp" is the composite of epsilon and gamma rules.
         target: "predicted", or classes (N,).
+        layer: "s16", "s32" or, but for Grad-CAM, "input".
 
     Returns:
         (N, H, W) float32.
     """
     if kind == "gradcam":
-        return grad_cam(network, images, LAYER, target)  # type: ignore[arg-type]
-    return relevance(network, images, LAYER, target, "composite" if kind == "lrp" else kind)  # type: ignore[arg-type]
+        return grad_cam(network, images, layer, target)  # type: ignore[arg-type]
+    return relevance(network, images, layer, target, "composite" if kind == "lrp" else kind)  # type: ignore[arg-type]
 
 
 def _pixels(data: ImageSet) -> Tensor:
@@ -293,33 +297,6 @@ def _told(
 # --- the identity of section 2.3 --------------------------------------------------------------------------
 
 
-def apart(network: nn.Module, data: ImageSet, layer: str) -> float:
-    """Largest difference of Grad-CAM and gradient times activation, over the largest Grad-CAM value.
-
-    In double precision, as in evaluation, for the true classes, signs kept.
-
-    Args:
-        network: MobileNetV2; it stays as it is.
-        data: images.
-        layer: "s16" or "s32".
-    """
-    features, logits = _in_double(network, data, layer)
-    maps = [
-        class_map(features, logits, labels_of(data), kind, relu=False, create_graph=True) for kind in ("gradcam", "gxa")
-    ]
-    gradcam, gxa = (each.detach() for each in maps)
-    return float((gradcam - gxa).abs().max() / gradcam.abs().max())
-
-
-def _in_double(network: nn.Module, data: ImageSet, layer: str) -> tuple[Tensor, Tensor]:
-    """A layer's features and the logits made from them, in double precision, as in evaluation."""
-    own = copy.deepcopy(network).double().eval()
-    with torch.no_grad():
-        features = own.maps(_pixels(data).double())[layer]  # type: ignore[operator]
-    features.requires_grad_()
-    return features, own.logits_from(layer, features, as_in_eval=True)  # type: ignore[operator]
-
-
 def identity_table(found: Mapping[str, nn.Module], data: ImageSet) -> HTML:
     """How far Grad-CAM and the thesis's "LRP" are apart in each network, at the last map and at the one before.
 
@@ -330,7 +307,10 @@ def identity_table(found: Mapping[str, nn.Module], data: ImageSet) -> HTML:
     if not found:
         return _nothing()
     rows = [
-        {"network": _named(name), **{f"at {layer}": f"{apart(network, data, layer):.1e}" for layer in ("s32", "s16")}}
+        {
+            "network": _named(name),
+            **{f"at {layer}": f"{apart(network, _pixels(data), labels_of(data), layer):.1e}" for layer in LAYERS},
+        }
         for name, network in found.items()
     ]
     caption = f"Largest difference of the two maps, relative to the largest Grad-CAM value; {len(data)} images, double "
@@ -376,12 +356,14 @@ def algebra_table(found: Mapping[str, nn.Module], data: ImageSet) -> HTML:
 
 def _seen(network: nn.Module, data: ImageSet) -> tuple[Tensor, Tensor]:
     """Features and Grad-CAM maps of the true class at the layer, double precision."""
-    features, logits = _in_double(network, data, LAYER)
+    features, logits = in_double(network, _pixels(data), LAYER)
     return features.detach(), class_map(features, logits, labels_of(data)).detach()
 
 
 def distances_table() -> HTML:
-    """Each semantic distance on random maps: what doubling the maps does to it, and its gradient near the minimum."""
+    """Each semantic distance on random maps: what doubling the maps does to it and to its gradient (the "scale
+    sensitivity" of table 2.1), and its gradient near the minimum.
+    """
     with seeded(0, "diswot distances"):
         target, noise = (torch.rand(BATCH, 4, 4, dtype=torch.float64) for _ in range(2))
     kinds = {
@@ -395,7 +377,12 @@ def distances_table() -> HTML:
     for words, kind in kinds.items():
         value = semantic_loss(noise, target, *kind)
         doubled = semantic_loss(2 * noise, 2 * target, *kind)
-        row = {"distance": words, "value if both maps double": f"x {float(doubled / value):.2f}"}
+        gradients = [gradient_length(scale * target, scale * noise, 1.0, *kind) for scale in (1, 2)]
+        row = {
+            "distance": words,
+            "value if both maps double": f"x {float(doubled / value):.2f}",
+            "gradient if both maps double": f"x {gradients[1] / gradients[0]:.2f}",
+        }
         for step in STEPS:
             row[f"gradient at {step:g}"] = f"{gradient_length(target, noise, step, *kind):.1e}"
         rows.append(row)

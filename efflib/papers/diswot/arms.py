@@ -15,6 +15,7 @@ from efflib.training import Augment, TrainingRecipe
 from efflib.trials.trial import Trial
 
 BEST = Member(1.0, 17, "gap")
+NETWORKS = {"teacher": TEACHER.name, "student": BEST.name}  # the two of tables 3.6 to 3.8
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,14 @@ ARMS: dict[str, tuple[str, Options]] = {
     "lrp_cosine": (
         "diswot_plus", {"map": "gxa", "semantic_target": "map", "distance": "cosine", "relation": "cosine"},
     ),
-    # Ours: the raw distance, and the two that complete the square of map and distance.
+    # Ours: the raw distance, the two that change nothing but the map of a printed one, and one that changes nothing but
+    # the relation term of the last printed one.
     "lrp_l2_raw": ("diswot_plus", {"map": "gxa", "semantic_target": "map", "distance": "l2"}),
     "gradcam_cosine": (
         "diswot_plus", {"map": "gradcam", "semantic_target": "map", "distance": "cosine", "relation": "cosine"},
     ),
     "lrp_gram": ("diswot_plus", {"map": "gxa", "semantic_target": "gram", "distance": "fro"}),
+    "lrp_cosine_fro": ("diswot_plus", {"map": "gxa", "semantic_target": "map", "distance": "cosine"}),
 }  # fmt: skip
 # Where the networks start (decision D15). The thesis does not say; what it reports of its images and first epochs fits
 # ImageNet weights, frozen in the students. Torchvision has such weights for the teacher and the best student only.

@@ -13,18 +13,19 @@ import torch
 from IPython.display import HTML, Markdown
 from torch import Tensor, nn
 
-from efflib.data import NORMALISATION, ImageSet, load_dataset
+from efflib.data import NORMALISATION, ImageSet, leakage, load_dataset
 from efflib.data.embedded import PHANTOM
 from efflib.data.phantom import PLANES, planes_of
-from efflib.explain import conservation, grad_cam, localisation, relevance
+from efflib.explain import conservation, localisation
 from efflib.kernels import gram_distance
 from efflib.models import count_parameters
 from efflib.papers.baselines import new_model
 from efflib.papers.distillation import Work, work_of
 from efflib.papers.diswot import arms
-from efflib.papers.diswot.agreement import apart
+from efflib.papers.diswot.agreement import maps_of
 from efflib.papers.diswot.audit import load
 from efflib.papers.diswot.claims import CLASSES
+from efflib.papers.diswot.identity import apart
 from efflib.papers.diswot.scores import Scored, score_space
 from efflib.papers.diswot.tables import tables
 from efflib.papers.features import labels_of, pixels_of
@@ -47,10 +48,10 @@ OUTLINE = (255, 160, 0)
 GXA = "gxa"  # the thesis's "LRP"
 # Where a map is read and how it is made -> words for tables.
 LAYERS = {"s32": "last map (s32)", "s16": "map before the last stride (s16)", "input": "pixels"}
-KINDS = {"gradcam": "Grad-CAM", GXA: "gradient x activation", "composite": "LRP"}
+KINDS = {"gradcam": "Grad-CAM", GXA: "gradient x activation", "lrp": "LRP"}
 MAPS = (
-    ("s32", "gradcam"), ("s32", GXA), ("s16", "gradcam"), ("s16", GXA), ("s16", "composite"), ("input", GXA),
-    ("input", "composite"),
+    ("s32", "gradcam"), ("s32", GXA), ("s16", "gradcam"), ("s16", GXA), ("s16", "lrp"), ("input", GXA),
+    ("input", "lrp"),
 )  # fmt: skip
 DRAWN = tuple(each for each in MAPS if each != ("input", GXA))
 RULES = {
@@ -151,15 +152,18 @@ def neighbour_record() -> tuple[str, Mapping[str, Any]] | None:
     return None
 
 
+COPIES = "exact copies, as counted for the audit"
+
+
 def leak_rows(metrics: Mapping[str, Any] | None) -> list[dict[str, str]]:
     """Per class of the test set: copies of training images, what is left, and how often the nearest neighbour is right.
 
     Args:
-        metrics: of a record of recipe "nearest_neighbour"; without it, the counted copies alone.
+        metrics: of a record of recipe "nearest_neighbour"; without it, the copies counted for the audit alone.
     """
     test, copies = class_counts()["test"], load().facts["leakage"]["duplicates"]
-    rows = [{"class": c, "test images": f"{test[c]:,}", "exact copies": f"{copies.get(c, 0):,}"} for c in CLASSES]
-    rows.append({"class": "all", "test images": f"{sum(test.values()):,}", "exact copies": f"{sum(copies.values()):,}"})
+    rows = [{"class": c, "test images": f"{test[c]:,}", COPIES: f"{copies.get(c, 0):,}"} for c in CLASSES]
+    rows.append({"class": "all", "test images": f"{sum(test.values()):,}", COPIES: f"{sum(copies.values()):,}"})
     if metrics is not None:
         both = [np.asarray(metrics[name]) for name in ("confusion", "leak_free_confusion")]
         images, clean = (np.append(matrix.sum(axis=1), matrix.sum()) for matrix in both)
@@ -191,12 +195,36 @@ def leak_table() -> HTML:
     found = neighbour_record()
     if found is None:
         told = (
-            "Near copies and the nearest neighbour are measured where the data are; no record of either is here yet. "
-            "Exact copies as counted for the audit"
+            "The real test set. Near copies and the nearest neighbour are measured where the data are; no record of "
+            "either is here yet"
         )
     else:
-        told = f"Measured on the full-size images (record of scale {found[0]}); exact copies as counted for the audit"
+        told = (
+            f"The real test set, measured on the full-size images (record of scale {found[0]}), but for the exact "
+            "copies, which no record holds: they are quoted"
+        )
     return HTML(html_table(leak_rows(found and found[1]), told, "diswot-chapter-leak"))
+
+
+def copies_table(dataset: str = "phantom") -> HTML:
+    """Table: exact and near copies of training images in a test set, per class, measured now.
+
+    Args:
+        dataset: one that is at hand; the phantom always is.
+    """
+    titles = {
+        "images": "test images",
+        "exact": "exact copies",
+        "near": "copies and near copies",
+        "leak_free": "leak-free",
+    }
+    counts = leakage(dataset).counts()
+    rows = [
+        {"class": name, **{title: f"{counts[kind][name]:,}" for kind, title in titles.items()}}
+        for name in counts["images"]
+    ]
+    caption = f"{dataset}, measured when this page was made"
+    return HTML(html_table(rows, caption, f"diswot-chapter-copies-{dataset}"))
 
 
 # --- a pair to look at ------------------------------------------------------------------------------------
@@ -241,14 +269,6 @@ def tumours(per_class: int) -> ImageSet:
     return data.take(np.concatenate([np.flatnonzero(data.labels == label)[:per_class] for label in shown]))
 
 
-def explained(network: nn.Module, data: ImageSet, layer: str, kind: str) -> Tensor:
-    """Maps (N, H, W) of the true class of each image, at a layer of `LAYERS`, of a kind of `KINDS`."""
-    images, labels = pixels_of(data, *NORMALISATION[data.name]), labels_of(data)
-    if kind == "gradcam":
-        return grad_cam(network, images, layer, labels)
-    return relevance(network, images, layer, labels, kind)
-
-
 @dataclass(frozen=True)
 class Explained:
     """Slices with a tumour, and what the networks make of them.
@@ -270,7 +290,10 @@ def explain(found: Networks, per_class: int = 10) -> Explained:
     images, labels = pixels_of(data, *NORMALISATION[data.name]), labels_of(data)
     with torch.no_grad():
         right = torch.stack([network(images).argmax(dim=1) == labels for network in found.values()]).all(dim=0)
-    maps = {name: {each: explained(network, data, *each) for each in MAPS} for name, network in found.items()}
+    maps = {
+        name: {(layer, kind): maps_of(network, images, kind, labels, layer) for layer, kind in MAPS}
+        for name, network in found.items()
+    }
     return Explained(data, maps, right.numpy())
 
 
@@ -293,7 +316,7 @@ def maps_strip(seen: Explained) -> Any:
     return image_grid(rows, columns, lines, alt + ", ".join(f"{KINDS[kind]} at {LAYERS[at]}" for at, kind in DRAWN))
 
 
-_SHORT = {"gradcam": "Grad-CAM", GXA: "grad. x act.", "composite": "LRP"}
+_SHORT = {"gradcam": "Grad-CAM", GXA: "grad. x act.", "lrp": "LRP"}
 
 
 def scaled(heat: np.ndarray) -> np.ndarray:
@@ -307,8 +330,9 @@ def scaled(heat: np.ndarray) -> np.ndarray:
 def identity_table(found: Networks, per_class: int = 4) -> HTML:
     """Table: the difference of Grad-CAM and gradient times activation, per network and layer."""
     data, rows = tumours(per_class), []
+    images, labels = pixels_of(data, *NORMALISATION[data.name]), labels_of(data)
     for name, network in found.items():
-        gaps = {LAYERS[layer]: apart(network, data, layer) for layer in ("s32", "s16")}
+        gaps = {LAYERS[layer]: apart(network, images, labels, layer) for layer in ("s32", "s16")}
         # Below 1e-12 the digits are rounding, which differs between machines.
         shown = {layer: "below 1e-12" if gap < 1e-12 else f"{gap:.2g}" for layer, gap in gaps.items()}
         rows.append({"network": f"{name} ({_head(network)})", **shown})

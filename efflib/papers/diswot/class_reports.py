@@ -10,11 +10,10 @@ import numpy as np
 from IPython.display import HTML
 
 from efflib.papers import reports
-from efflib.papers.diswot.arms import BEST, SIZES
-from efflib.papers.diswot.audit import counts_for, load, percent_counts, wilson
+from efflib.papers.diswot.arms import BEST, NETWORKS, SIZES
+from efflib.papers.diswot.audit import correct_images, load, report_counts, wilson
 from efflib.papers.diswot.claims import CLASSES, FINAL
 from efflib.papers.diswot.costs import cost
-from efflib.papers.diswot.space import TEACHER
 from efflib.papers.diswot.tables import MEASURES, PRINTED
 from efflib.report.audit import exact
 from efflib.report.figures import themed
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 MATRICES = {"confusion": "all test images", "leak_free_confusion": "leak-free test images"}
 ROLES = {"teacher": "teacher", "best": "student"}  # as `claims.FINAL` names them -> words
-PRINTED_MODELS = {"teacher": TEACHER.name, "student": BEST.name}
 
 
 # --- what the printed recalls imply -----------------------------------------------------------------------
@@ -41,27 +39,15 @@ def test_counts() -> dict[str, int]:
     return {name: int(test[name]) for name in CLASSES}
 
 
-def implied(role: str) -> dict[str, range]:
-    """Class -> how many of its test images may be right, by the recall printed for "teacher" or "student"."""
-    table = PRINTED["table3_7"]
-    recalls = {
-        name: table.cell(model=PRINTED_MODELS[role], **{"class": name}, measure="recall").value for name in CLASSES
-    }
-    return {name: counts_for(Decimal(f"{recalls[name]:.2f}"), images) for name, images in test_counts().items()}
-
-
 def correct_by_accuracy(role: str) -> int:
     """How many test images are right by the accuracy that table 3.6 prints for "teacher" or "student"."""
-    (count,) = percent_counts(
-        exact(PRINTED["table3_6"].cell(model=PRINTED_MODELS[role]).value), sum(test_counts().values())
-    )
-    return count
+    return correct_images(load(), load().value("table3_6", model=NETWORKS[role]))
 
 
 def implied_table() -> HTML:
     """Table: correct images that each printed report means, class by class, beside the accuracies of table 3.6."""
     counts = test_counts()
-    found = {role: implied(role) for role in PRINTED_MODELS}
+    found = {role: report_counts(load(), name) for role, name in NETWORKS.items()}
     rows = [
         {"class": name, "test images": f"{images:,}"}
         | {f"correct by the {role}'s report": _span(own[name][0], own[name][-1]) for role, own in found.items()}
@@ -80,7 +66,7 @@ def implied_table() -> HTML:
             for role, (low, high) in ends.items()
         }
     )
-    for other in PRINTED_MODELS:
+    for other in NETWORKS:
         correct = correct_by_accuracy(other)
         fits = {role: "inside" if low <= correct <= high else "outside" for role, (low, high) in ends.items()}
         rows.append(
@@ -167,7 +153,7 @@ def reports_table(results: Results, matrix: str = "confusion") -> Any:
 def _as_printed(role: str, name: str, measure: str) -> str:
     if name not in CLASSES:
         return ""
-    cell = PRINTED["table3_7"].cell(model=PRINTED_MODELS[ROLES[role]], **{"class": name}, measure=measure)
+    cell = PRINTED["table3_7"].cell(model=NETWORKS[ROLES[role]], **{"class": name}, measure=measure)
     return f"{cell.value:.2f}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ NAMES = {
     "lrp_cosine": "LRP + cosine",
     "gradcam_cosine": "Grad-CAM + cosine",
     "lrp_gram": "LRP + L2 of similarities",
+    "lrp_cosine_fro": "LRP + cosine, relation L2",
     "lrp_l2_raw": "LRP + L2, raw",
 }
 TERMS = {"cross_entropy": "cross-entropy", "kd": "KL, softened", "semantic": "semantic", "relation": "relation"}
@@ -51,6 +52,7 @@ DISTANCES = {
     ("map", "cosine"): "maps, cosine (eq. 2.22)",
 }
 MAPS = {"gradcam": "Grad-CAM", "gxa": "LRP (gradient x activation)"}
+RELATIONS = {"fro": "L2", "cosine": "cosine"}  # distance of the relation term -> words
 
 
 # --- runs -------------------------------------------------------------------------------------------------
@@ -422,26 +424,31 @@ def _step_flops(trial: Trial) -> float:
 
 
 def grid_table(results: Results) -> HTML:
-    """Map by distance: which cells the thesis ran, which this book adds, and the accuracy at the shared length."""
+    """Map, relation and distance: what the thesis ran, what this book adds, and the accuracy at the shared length."""
     epochs = SIZES[results.scale].lengths[1]
     rows = []
-    for kind, words in MAPS.items():
-        row = {"map": words}
+    for (kind, words), (relation, its) in product(MAPS.items(), RELATIONS.items()):
+        row = {"map": words, "relation": its}
         for structure, title in DISTANCES.items():
-            names = [name for name, own in grid().items() if own == (kind, *structure)]
+            names = [name for name, own in grid().items() if own == (kind, *structure, relation)]
             row[title] = "; ".join(_grid_cell(results, name, epochs) for name in names) or "not run"
         rows.append(row)
     caption = (
-        f"Map and distance of the semantic term; in parentheses test accuracy in % after {epochs} epochs at scale "
-        f"{results.scale}, mean ± half the 95 % interval (seeds), where it ran"
+        "Map and distance of the semantic term, distance of the relation term; in parentheses test accuracy in % after "
+        f"{epochs} epochs at scale {results.scale}, mean ± half the 95 % interval (seeds), where it ran"
     )
     return HTML(html_table(rows, caption, f"diswot-{results.table.id}-grid"))
 
 
-def grid() -> dict[str, tuple[str, str, str]]:
-    """Method -> (map, structure, distance) of its semantic term."""
+def grid() -> dict[str, tuple[str, str, str, str]]:
+    """Method -> map, structure and distance of its semantic term, distance of its relation term."""
     return {
-        name: (str(options["map"]), str(options["semantic_target"]), str(options["distance"]))
+        name: (
+            str(options["map"]),
+            str(options["semantic_target"]),
+            str(options["distance"]),
+            str(options.get("relation", "fro")),  # the method's own default
+        )
         for name, (method, options) in ARMS.items()
         if method == "diswot_plus"
     }

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.display import HTML
 
-from efflib.papers.diswot.arms import BEST, SIZES
+from efflib.papers.diswot.arms import NETWORKS, SIZES
 from efflib.papers.diswot.costs import Cost, cost, recorded
-from efflib.papers.diswot.space import TEACHER
 from efflib.papers.diswot.tables import ACCURACIES, PRINTED
 from efflib.report.audit import exact, half_up
 from efflib.report.figures import themed
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from efflib.trials import Results
 
-NETWORKS = {"teacher": TEACHER.name, "student": BEST.name}
 SIDES = (64, 96, 128, 160, 192, 224)
 EQUAL, CUT_OFF = "equal", "equal, decimals cut off"
 NEIGHBOUR = "nearest_neighbour"
@@ -228,7 +226,7 @@ def accuracy_table(results: Results) -> Any:
 def _printed(row: str) -> str:
     role, method = ROWS[row]
     cells = [c for c in PRINTED["table3_6"].cells if c.keys["method"] == method]
-    cells = [c for c in cells if c.keys["model"] == {"teacher": TEACHER.name, "best": BEST.name}.get(role)]
+    cells = [c for c in cells if role and c.keys["model"] == getattr(SIZES["paper"], role).name]
     return f"{cells[0].value:.2f}" if cells else ""
 
 

@@ -24,8 +24,11 @@ STRATEGIES = ("baseline", "kd", "gradcam_l2")  # table 3.4
 CONFIGURATIONS: dict[str, tuple[str, ...]] = {
     "smoke": ("gradcam_l2", "lrp_cosine", "baseline"),
     "tiny": ("gradcam_l2", "lrp_cosine", "kd", "baseline"),
-    "small": ("gradcam_l2", "lrp_l2", "lrp_cosine", "gradcam_cosine", "lrp_gram", "lrp_l2_raw", "kd", "baseline"),
-}
+    "small": (
+        "gradcam_l2", "lrp_l2", "lrp_cosine", "gradcam_cosine", "lrp_gram", "lrp_cosine_fro", "lrp_l2_raw", "kd",
+        "baseline",
+    ),
+}  # fmt: skip
 CONFIGURATIONS["paper"] = CONFIGURATIONS["small"]
 MEASURES = ("precision", "recall", "f1")
 _HOW = {"starts": "start", "rates": "lr", "augmentations": "augment"}  # choice of a page -> field of `arms.How`

@@ -9,7 +9,8 @@ printed", "appears"), never about intentions.
 from __future__ import annotations
 
 from efflib.papers.diswot.audit import accuracies, checks, equations, maps, sizes, training
-from efflib.papers.diswot.audit.counting import counts_for, percent_counts, wilson
+from efflib.papers.diswot.audit.accuracies import report_counts
+from efflib.papers.diswot.audit.counting import correct_images, counts_for, percent_counts, wilson
 from efflib.papers.diswot.audit.equations import printed_accuracy, separable_ratio
 from efflib.papers.diswot.audit.evidence import EQUATIONS, TEXT, load
 from efflib.report.audit import Finding
@@ -17,11 +18,13 @@ from efflib.report.audit import Finding
 __all__ = [
     "EQUATIONS",
     "TEXT",
+    "correct_images",
     "counts_for",
     "findings",
     "load",
     "percent_counts",
     "printed_accuracy",
+    "report_counts",
     "separable_ratio",
     "wilson",
 ]

@@ -22,7 +22,7 @@ from efflib.report.audit import Finding, exact, half_up
 # --- reports and split ------------------------------------------------------------------------------------
 
 
-def _report_counts(printed: Printed, model: str) -> dict[str, range]:
+def report_counts(printed: Printed, model: str) -> dict[str, range]:
     """Class -> how many test images of it may be right, by the recall that Table 3.7 prints for a model."""
     table, classes = printed.tables["table3_7"], printed.facts["kaggle_split"]["test"]
     shares = {name: table.cell(model=model, **{"class": name}, measure="recall").value for name in classes}
@@ -31,7 +31,7 @@ def _report_counts(printed: Printed, model: str) -> dict[str, range]:
 
 def swapped(printed: Printed) -> Finding:
     names = {"teacher": TEACHER.name, "student": BEST}
-    reports = {role: _report_counts(printed, name) for role, name in names.items()}
+    reports = {role: report_counts(printed, name) for role, name in names.items()}
     stated = {role: printed.value("table3_6", model=name) for role, name in names.items()}
     correct = {role: correct_images(printed, value) for role, value in stated.items()}
     ranges = {role: [sum(found[end] for found in own.values()) for end in (0, -1)] for role, own in reports.items()}
@@ -177,7 +177,7 @@ def leakage(printed: Printed) -> Finding:
         f"above {below} of the {len(students)} student accuracies of the thesis and {teacher - neighbour:.1f} points "
         f"below its teacher. On the {fact['far']} test images that are far from all training images it still has "
         f"{fact['nearest_neighbour_far']} %; slices of one patient remain on both sides. Accuracies near 95 to 98 % on "
-        "this split say little about distillation. We give every result on the full and on the leak-free test set, "
+        "this split say little about distillation. Our tables of accuracies have the full and the leak-free test set, "
         "beside that baseline."
     )
     numbers = {"copies": copies, "percent": 100 * copies / n, "neighbour": neighbour, "below": below}
