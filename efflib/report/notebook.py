@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
-from itertools import pairwise
 from typing import Any
 
 from efflib.report.audit import Finding, findings_for, label
+from efflib.report.contrasts import Arm, breakdown, contrast, decomposed, settings_of, weak_teachers
 from efflib.report.html import html_table, sentence
-from efflib.report.measures import Measure, as_printed, captions, headline_of
+from efflib.report.measures import as_printed, captions, headline_of
+from efflib.report.provenance import all_behind, cost_in_words, data_of, duration, in_markdown, provenance_rows
 from efflib.report.tables import Row, TableComparison, compare, compare_scales
 from efflib.report.verdict import (
     CLAIM_VERDICTS,
+    NOT_RUN,
     OPEN,
     SCALES,
     UNDETERMINED,
     ClaimVerdict,
-    interval_text,
     margin_note,
-    paired,
 )
-
-Arm = str | Mapping[str, Any]  # a method, or the keys that tell an arm from the others, e.g. {"target": "class"}
 
 _UNANSWERED = ("failed", "stale")  # how the reason of a cell begins that has records, but none that counts
 
@@ -104,10 +101,11 @@ class TablePage:
         verdicts = Counter(verdict.verdict for _, verdict in shown.claims)
         counted = ", ".join(f"{verdicts[name]} {name}" for name in CLAIM_VERDICTS if verdicts[name])
         held = f"of {len(shown.claims)} claims, {counted}" if shown.claims else "this table makes no claim"
-        text = f"**What held, at scale `{scale}`:** {held}. {_escaped(_about(shown))}"
+        text = f"**What held, at scale `{scale}`:** {held}. {cost_in_words(shown.results)}"
         measure, arms = headline_of(self.table), [arm for pair in contrasts for arm in pair]
-        lines = [_contrast(shown.results, measure, here, contrasts) for here in _settings(shown.results, arms)]
+        lines = [contrast(shown.results, measure, here, contrasts) for here in settings_of(shown.results, arms)]
         told = "\n".join(f"- {line}" for line in lines if line)
+        text += weak_teachers(shown.results, measure)
         unit = f"Differences in {measure.difference}, mean ± half the 95 % interval, number of seeds:"
         return _markdown(f"{text}\n\n{unit}\n\n{told}" if told else text)
 
@@ -136,7 +134,7 @@ class TablePage:
         text = f"Scale `{self.scale}`: {len(planned.trials)} trials"
         if self.scale != "smoke":  # how many smoke trials are recorded depends on what ran before this page
             text += f", {planned.recorded} recorded, {len(planned.missing)} to run ({planned.flops:.1e} FLOPs"
-            text += f"; {_escaped(', '.join(times))})" if times else ")"
+            text += f"; {in_markdown(', '.join(times))})" if times else ")"
         return _markdown(text + ".")
 
     def measured(self) -> Any:
@@ -146,7 +144,7 @@ class TablePage:
         hidden = ["printed", "verdict", "reason"] if self.scale == "smoke" else []
         frame = comparison.frame(measured_only=True).drop(columns=hidden, errors="ignore")
         rows, same = _folded(frame, comparison.rows)
-        about = f"{_about(comparison, brief=True)}{same}. {captions(self.table)}"
+        about = f"{data_of(comparison.results)}{same}. {captions(self.table)}"
         caption = f"This page's run: scale {self.scale}, {about}.{note}"
         shown = html_table(rows, caption, self._id(f"run-{self.scale}")) if rows else "<p>This run has no value.</p>"
         return _html(shown + self._troubles({self.scale: comparison}, "run-troubles"))
@@ -155,7 +153,7 @@ class TablePage:
         """What is recorded at each scale beside the printed numbers; then every printed cell with its verdict."""
         troubles = self._troubles(self.found, "troubles")
         if not self.recorded:
-            return _html(f"<p>No trial on real data has a usable record for this table yet.</p>{troubles}")
+            return _html(f"<p>{escape(self.table.title)}: nothing is measured on real data yet.</p>{troubles}")
         both = compare_scales(self.table, {scale: c.results for scale, c in self.recorded.items()})
         measure, note = headline_of(self.table), margin_note(self.table.printed.unit)
         told = [measure.words]
@@ -174,13 +172,13 @@ class TablePage:
 
     def _detail(self, scale: str, shown: TableComparison) -> str:
         rows, same = _folded(shown.frame(measured_only=True), shown.rows)
-        caption = f"Scale {scale}: {_about(shown, brief=True)}{same}. {captions(self.table)}"
+        caption = f"Scale {scale}: {data_of(shown.results)}{same}. {captions(self.table)}"
         return html_table(rows, f"{caption}, mean ± half the 95 % interval (seeds)", self._id(f"detail-{scale}"))
 
     def claims(self) -> Any:
-        """Every claim with its verdict at each recorded scale."""
-        if not self.recorded:
-            return _markdown("No claim can be judged yet: smoke runs never count.")
+        """Every claim with its verdict at each recorded scale; "not run" where none is, as smoke runs never count."""
+        if not self.table.claims:
+            return _markdown("No claim is about these numbers.")
         both = compare_scales(self.table, {scale: c.results for scale, c in self.recorded.items()})
         needed = {
             f"seeds to decide, {scale}": {claim.id: _seeds_to_decide(verdict) for claim, verdict in shown.claims}
@@ -188,6 +186,8 @@ class TablePage:
         }
         needed = {name: found for name, found in needed.items() if any(found.values())}
         rows = [row | {name: found[row["id"]] for name, found in needed.items()} for row in _rows(both.claims_frame())]
+        if not self.recorded:
+            rows = [{"id": row.pop("id"), "claim": row.pop("claim"), "verdict": NOT_RUN, **row} for row in rows]
         return self._table(rows, "Claims, fixed before any run, and their verdicts", "claims")
 
     def decomposition(self, steps: Sequence[Arm]) -> Any:
@@ -197,7 +197,7 @@ class TablePage:
             steps: arms from the baseline to the method, e.g. ["baseline", "original_only", "shuffled", "bimask"].
         """
         results, measure = self.show_scale().results, headline_of(self.table)
-        rows = [_decomposed(results, measure, setting, steps) for setting in _settings(results, steps)]
+        rows = [decomposed(results, measure, setting, steps) for setting in settings_of(results, steps)]
         rows = [row for row in rows if any(text for name, text in row.items() if " less " in name)]
         if not rows:
             return _markdown(f"No two of these arms ran with the same seed at scale `{results.scale}` yet.")
@@ -207,7 +207,7 @@ class TablePage:
 
     def cost(self) -> Any:
         """What the recorded runs took, on which device, with which source, and from which data."""
-        rows = [row for shown in self.found.values() for row in provenance_rows(shown.results)]
+        rows = [row for shown in self.found.values() for row in provenance_rows(all_behind(shown.results))]
         if not rows:
             return _markdown("Nothing is recorded beyond this page's smoke run; the status page tells its time.")
         return self._table(rows, "Cost and provenance of the recorded trials", "cost")
@@ -220,10 +220,10 @@ class TablePage:
         return finding_list(chosen)
 
     def repeat(self, scale: str = "tiny") -> Any:
-        """One copyable line that repeats this table with papermill."""
+        """One copyable line that repeats this table with papermill, from the repository's folder."""
         page = self.table.page or self.table.id
         source = f"notebooks/{self.table.paper}/{page}.ipynb"
-        line = f"papermill {source} {page}.ipynb -p scale {scale} -y 'seeds: [0, 1, 2, 3, 4]'"
+        line = f".venv/bin/papermill {source} {page}.ipynb -p scale {scale} -y 'seeds: [0, 1, 2, 3, 4]'"
         return _markdown(f"```bash\n{line}\n```")
 
     def show_scale(self) -> TableComparison:
@@ -237,7 +237,7 @@ class TablePage:
         return max(self.recorded.values(), key=lambda c: (_goes_beyond_baselines(c), SCALES.index(c.results.scale)))
 
     def _troubles(self, compared: Mapping[str, TableComparison], name: str) -> str:
-        """The cells whose records failed or are stale, with the reasons; nothing if there are none.
+        """The cells whose records failed, are stale or broke down, with the reasons; nothing if there are none.
 
         A cell with values may have failed seeds, too: its mean is then of the runs that survived, and has to say so.
         """
@@ -258,7 +258,12 @@ class TablePage:
                 for e in shown.results.entries
                 if e.record is not None and e.record.failure is not None and not e.stale and e.cell in valued
             ]
-        return html_table(rows, "Runs without a value, failed or stale", self._id(name)) if rows else ""
+            rows += [
+                {"scale": scale, "cell": label(entry.cell), "why": f"seed {entry.seed} broke down: {told}"}
+                for entry in shown.results.entries
+                if (told := breakdown(entry))
+            ]
+        return html_table(rows, "Runs that failed, are stale or broke down", self._id(name)) if rows else ""
 
     def _id(self, name: str) -> str:
         return f"{self.table.paper}-{self.table.id}-{name}"
@@ -296,7 +301,10 @@ def at_every_scale(
 
 def finding_list(findings: Iterable[Finding]) -> Any:
     """Audit findings as a list, each linking to its place on the audit page."""
-    return _markdown("\n".join(f"- **{f.title}.** {f.text} ({{ref}}`details <{f.anchor}>`)" for f in findings))
+    told = "Tables, quotations and sources of a finding are behind its *details*; *below* and *column* mean those."
+    return _markdown(
+        f"{told}\n\n" + "\n".join(f"- **{f.title}.** {f.text} ({{ref}}`details <{f.anchor}>`)" for f in findings)
+    )
 
 
 def chance_bar(images: int, classes: int) -> float:
@@ -339,56 +347,6 @@ def _goes_beyond_baselines(shown: TableComparison) -> bool:
     return any(entry.usable and entry.trial.recipe != "baseline" for entry in shown.results.entries)
 
 
-def provenance_rows(results: Any) -> list[dict[str, str]]:
-    """One row per scale, recipe and device: trials, time, memory, precision, data variant, source, dates."""
-    stale = {entry.record.key for entry in results.entries if entry.record is not None and entry.stale}
-    groups: dict[tuple[str, str], list[Any]] = {}
-    for record in results.records:
-        groups.setdefault((record.recipe, record.provenance.device), []).append(record)
-    return [_provenance_row(results.scale, *names, records, stale) for names, records in groups.items()]
-
-
-def _provenance_row(scale: str, recipe: str, device: str, records: list[Any], stale: set[str]) -> dict[str, str]:
-    seconds = sum(record.cost.seconds for record in records)
-    commits = {(r.provenance.commit or "unknown")[:10] + (" (dirty)" if r.provenance.dirty else "") for r in records}
-    counts = {"failed": sum(r.status == "failed" for r in records), "stale": sum(r.key in stale for r in records)}
-    marks = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    return {
-        "scale": scale,
-        "recipe": recipe,
-        "device": device,
-        "trials": str(len(records)) + (f" ({marks})" if marks else ""),
-        "time in all": _duration(seconds),
-        "per trial": _duration(seconds / len(records)),
-        "peak memory": f"{max(r.cost.peak_memory_bytes for r in records) / 2**30:.1f} GiB",
-        "precision": _joined(r.precision for r in records),
-        "data": _joined(f"{r.dataset.name} {r.dataset.variant}" for r in records),
-        "torch": _joined(r.provenance.versions.get("torch", "unknown") for r in records),
-        "commit": _joined(commits),
-        "dates": _joined(r.provenance.date[:10] for r in records),
-    }
-
-
-def _about(shown: TableComparison, brief: bool = False) -> str:
-    """Data, seeds and devices of a comparison's usable records, and what they took."""
-    results = shown.results
-    records = {entry.record.key: entry.record for entry in results.entries if entry.usable}.values()
-    if not records:
-        return "no usable record"
-    seeds = sorted({entry.seed for entry in results.entries if entry.usable})
-    data = _joined(f"{r.dataset.name} ({r.dataset.variant})" for r in records)
-    have, wanted = results.recorded
-    text = f"{data}, {len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
-    if brief:
-        return text
-    devices = _joined(record.provenance.device for record in records)
-    spent = _duration(sum(record.cost.seconds for record in records))
-    missing = f" {wanted - have} of {wanted} trials of this scale are still missing." if have < wanted else ""
-    took = f"The {have} recorded trial{'s' if have != 1 else ''} took {spent} in all (clock time, whatever else the "
-    took += "machine did); a re-run costs about as much."
-    return f"Data: {text}, on {devices}. {took}{missing}"
-
-
 def _seeds_to_decide(verdict: ClaimVerdict) -> str:
     """Seeds that would decide an undetermined claim; nothing where cells are missing, which no seed would mend."""
     needed = [made.seeds_needed for made in verdict.comparisons if made.verdict == OPEN]
@@ -397,51 +355,10 @@ def _seeds_to_decide(verdict: ClaimVerdict) -> str:
     return str(max(seeds for seeds in needed if seeds is not None))
 
 
-def _decomposed(results: Any, measure: Measure, setting: Mapping[str, Any], steps: Sequence[Arm]) -> dict[str, str]:
-    samples = [measure.samples(results, **setting, **_keys_of(step)) for step in steps]
-    row = dict(setting)
-    pairs = [*pairwise(range(len(steps))), (0, len(steps) - 1)]
-    for before, after in pairs:
-        text = interval_text(paired(samples[after], samples[before]), measure.decimals, signed=True)
-        row[f"{_named(steps[after])} less {_named(steps[before])}"] = text
-    return row
-
-
-def _keys_of(arm: Arm) -> dict[str, Any]:
-    return {"method": arm} if isinstance(arm, str) else dict(arm)
-
-
-def _named(arm: Arm) -> str:
-    return label(_keys_of(arm))
-
-
-def _settings(results: Any, arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """What the cells say besides the arm (network, data set, teacher), each once, in order.
-
-    Baselines' cells say it, where a table has any: an arm's own cell may have keys more, such as a ratio.
-    """
-    cells = [entry.cell for entry in results.entries]
-    cells = [cell for cell in cells if cell.get("method") == "baseline"] or cells
-    told = {"method"}.union(*map(_keys_of, arms))
-    found = [{name: value for name, value in cell.items() if name not in told} for cell in cells]
-    return [setting for place, setting in enumerate(found) if setting not in found[:place]]
-
-
 def _shared_keys(cells: Sequence[Any]) -> list[str]:
     """Keys that say the same in every printed cell, such as the only data set of a table."""
     names = dict.fromkeys(name for cell in cells for name in cell.keys)
     return [n for n in names if len(cells) > 1 and len({str(cell.keys.get(n)) for cell in cells}) == 1]
-
-
-def _contrast(results: Any, measure: Measure, setting: Mapping[str, Any], contrasts: Sequence[tuple[Arm, Arm]]) -> str:
-    """One setting's differences in words; empty where no two arms have a seed in common."""
-    parts = []
-    for one, other in contrasts:
-        difference = paired(*(measure.samples(results, **setting, **_keys_of(arm)) for arm in (one, other)))
-        if difference:
-            text = interval_text(difference, measure.decimals, signed=True)
-            parts.append(f"`{_named(one)}` less `{_named(other)}` {text}")
-    return f"{label(setting)}: {'; '.join(parts)}" if parts else ""
 
 
 def _rows(frame: Any) -> list[dict[str, Any]]:
@@ -460,10 +377,6 @@ def _folded(frame: Any, shown: Sequence[Row]) -> tuple[list[dict[str, Any]], str
     return [{name: value for name, value in row.items() if name not in same} for row in rows], told
 
 
-def _joined(values: Iterable[str]) -> str:
-    return ", ".join(sorted(set(values)))
-
-
 def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -471,18 +384,7 @@ def _plain(value: Any) -> str:
 def _time(planned: Any, device: str) -> str:
     unknown = planned.unknown[device]
     rest = f", and {unknown} of unknown time" if unknown else ""
-    return f"about {_duration(planned.seconds[device])} on {device}{rest}"
-
-
-def _escaped(text: str) -> str:
-    """Names from records as plain text in Markdown."""
-    return re.sub(r"([\\`*_{}\[\]<>$|&])", r"\\\1", text)
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    return f"about {duration(planned.seconds[device])} on {device}{rest}"
 
 
 def _markdown(text: str) -> Any:

@@ -107,7 +107,8 @@ figures.gains(page.show_scale(), list(NAMES), NAMES)
 # A claim is `supported` when every cell it speaks of ran and its 95 % interval lies on the claimed side, `contradicted`
 # when one lies wholly on the other side, and `undetermined` otherwise. A claim about all cells needs all of them: a scale
 # that runs only some can contradict it, never support it. Claims marked *ours* are the questions that the
-# paper does not ask. The wording and the statistics were fixed before any run.
+# paper does not ask. The paper's claim compares with the baseline. In short schedules a baseline still gains from any further training, and
+# masked images may do so too; what masking itself costs is the difference to *originals only (C1)* above. The wording and the statistics were fixed before any run.
 
 # %% tags=["remove-input"]
 page.claims()

@@ -148,7 +148,7 @@ figures.gains(page.show_scale(), list(NAMES), NAMES)
 # %% [markdown]
 # ## Equal compute
 #
-# BIMask trains longer than everything it is compared with. The next table gives each arm the same further epochs. Its last
+# BIMask's network is trained longer than every other one (Self-taught needs a second network to score its images). The next table gives each arm the same further epochs. Its last
 # column is the comparison that the paper's table seems to make: what BIMask has over an arm that took as many updates.
 
 # %% tags=["remove-input"]

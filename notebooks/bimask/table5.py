@@ -140,8 +140,8 @@ peers.seeds_for_a_tenth(page.show_scale().results)
 # %% [markdown]
 # So no single pair can be decided with five seeds, and the pairs have to be pooled. They are not independent: all methods
 # of one seed share the same two teachers, and all arms of a seed start the student from the same weights. Our claim *e*
-# therefore takes the mean over the pairs of one seed as one sample. The last column counts every pair and seed as a sample
-# of its own: more samples than there are independent runs.
+# therefore takes the mean over the pairs of one seed as one sample. Where differences are measured, the next table has a
+# column, *one per pair and seed*, which counts every pair and seed as a sample of its own: more samples than there are independent runs.
 
 # %% tags=["remove-input"]
 peers.pooled(page.show_scale())

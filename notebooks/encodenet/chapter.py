@@ -114,7 +114,7 @@ shown = show.scene(trials, Store.for_scale("smoke"))
 show.formula_table(shown.book, seed=seed)
 
 # %% [markdown]
-# The second column is what makes the score *strictly* proper. It fails if one code can be mixed from others: then two
+# The column *only q = p has no excess* is what makes the score *strictly* proper. It fails if one code can be mixed from others: then two
 # different $q$ give the same picture.
 #
 # ## Does a trained autoencoder do that?

@@ -63,8 +63,8 @@ page = TablePage(table, scale, seeds, device, engine, recompute, encodenet.findi
 # %% [markdown]
 # ## What the paper prints and claims
 #
-# EncodeNet is printed above SE and BAM, and below CBAM and GAM, which have more parameters. The accuracies of the four kinds of
-# modules appear to be quoted from elsewhere without saying so ({ref}`audit <audit-encodenet-13>`), and the rows appear to
+# EncodeNet is printed above SE and BAM, and below CBAM and GAM, which have more parameters. At least CBAM's row
+# appears to be quoted from elsewhere without saying so ({ref}`audit <audit-encodenet-13>`), and the rows appear to
 # come from two recipes ({ref}`audit <audit-encodenet-12>`).
 
 # %% tags=["remove-input"]
@@ -217,7 +217,7 @@ page.claims()
 #    `paper` scale SGD with batches of 128, rate 0.1, weight decay $5 \cdot 10^{-4}$, 200 epochs with drops to a fifth at 60, 120
 #    and 160: the defaults of GAM's authors in a later repository. The paper states 300 epochs and a weight decay of $10^{-4}$ for its
 #    baselines, and nothing about the recipe of the peers.
-# 2. *SE* without biases, as in its paper's equation: with them the count is another (first exercise).
+# 2. *SE* without biases, as in its paper's equation: with them the count is another ({ref}`exercise <encodenet-table5-ex1>`).
 # 3. *CBAM* with biases in the layers of its channel gate, none in its convolution. As in its authors' code, the batch
 #    norm of the spatial gate starts at zero scale: the gate is one half everywhere at first.
 # 4. *BAM* multiplies its two branches before the sigmoid, as its authors' code does; its paper adds them. The count is the same.

@@ -20,7 +20,7 @@
 # not only outputs. PKGD {cite:p}`cao2024pkgd` says that pulling a student's features straight towards a much stronger
 # teacher's is too hard, and lets the teacher *guide* them first. This chapter builds the method step by step, shows that
 # the paper and its released code describe two different methods, measures both, and introduces the nine methods it is
-# compared with. The pages behind it repeat its tables and figures.
+# compared with (and FitNet, which other chapters use). The pages behind it repeat its tables and figures.
 
 # %% tags=["parameters"]
 # `seed` fixes the initial weights and the order of the images.

@@ -143,7 +143,7 @@ drift_page.printed_table()
 # start ({ref}`audit <audit-safety-5>`). The CNN's last logged size fits to the printed digit, after more steps than its
 # loop has: the notebook's cell counters suggest that a loop had run before on the same model. The earlier version's size
 # lies between two steps. Its counters suggest that settings were changed on the way; Adam's second mean needs about a
-# thousand steps to forget a gradient of another size, and until then steps are not constant (exercise 2). The other sizes
+# thousand steps to forget a gradient of another size, and until then steps are not constant ({ref}`exercise <safety-drift-ex2>`). The other sizes
 # of the tables can be step counts, and the paper calls its results averages; the line alone cannot tell.
 
 # %% tags=["hide-input"]

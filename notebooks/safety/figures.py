@@ -145,7 +145,7 @@ show.weights_table(weights)
 
 # %% [markdown]
 # Two traps lie in such a picture. *Layers are mixed*: each starts uniform, in a range that depends on its number of inputs, and the sum
-# of wide and narrow boxes has a peak and tails before any training (exercise 1). Compare the column of single layers. And *the
+# of wide and narrow boxes has a peak and tails before any training ({ref}`exercise <safety-figures-ex1>`). Compare the column of single layers. And *the
 # float network shows nearly the same picture* as the one of the published setting, so the picture cannot be the work of quantisation
 # there.
 #

@@ -251,7 +251,7 @@ def test_the_headline_of_the_sizes_tells_claims_drift_and_content() -> None:
     line = next(line for line in told.splitlines() if line.startswith("- `safe`"))
     assert "224,720 bytes as the paper counts, 0 % at most from" in line and "2 % of them hold the codes" in line
     assert "`float`" not in told
-    assert boards.size_headline(page_of(None)).data == ""
+    assert boards.size_headline(page_of(None)) is None
 
 
 # --- figures ----------------------------------------------------------------------------------------------

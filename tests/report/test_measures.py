@@ -40,7 +40,9 @@ def runs(
         for seed in range(seeds):
             key = f"{cell}{seed}"
             values = {name: value * (1 + spread * (seed - 1)) for name, value in metrics.items()}
-            entries.append(Entry(cell, seed, SimpleNamespace(identity=key), record(key, values)))
+            entries.append(
+                Entry(cell, seed, SimpleNamespace(identity=key, parents={}, recipe="baseline"), record(key, values))
+            )
     return Results(table, scale, entries)
 
 

@@ -11,7 +11,8 @@ import pytest
 from efflib.papers import bimask, pkgd
 from efflib.papers.table import Claim
 from efflib.report.audit import Finding
-from efflib.report.notebook import ChanceLevel, TablePage, evidence, provenance_rows, refuse_chance_level
+from efflib.report.notebook import ChanceLevel, TablePage, evidence, refuse_chance_level
+from efflib.report.provenance import all_behind, cost_in_words, provenance_rows
 from efflib.report.verdict import Comparison
 from efflib.trials import Results, Store, collect
 from efflib.trials.provenance import source_hash
@@ -86,8 +87,9 @@ def test_without_records_every_part_says_so(home) -> None:
     texts = everything(page())
     assert "nothing is measured on real data yet" in texts["headline"]
     assert "This run has no value." in texts["measured"]
-    assert "No trial on real data has a usable record" in texts["comparison"]
-    assert "smoke runs never count" in texts["claims"]
+    assert f"{TABLE.title}: nothing is measured on real data yet." in texts["comparison"]
+    for claim in TABLE.claims:
+        assert f"<td>{claim.id}</td><td>{claim.text}</td><td>not run</td>" in texts["claims"]
     assert "Nothing is recorded" in texts["cost"]
     assert "No two of these arms ran" in texts["steps"]
     assert not any("<tbody></tbody>" in text for text in texts.values())
@@ -132,7 +134,7 @@ def test_partial_records_give_numbers_and_open_claims(home) -> None:
     told = shown(page().headline([("bimask", "baseline"), ("bimask", "nothing_like_it")]))
     assert re.search(r"- \w+, cifar10: `bimask` less `baseline` [+-]\d+\.\d\d ± \d", told)
     assert "nothing_like_it" not in told and "less" not in texts["headline"]
-    assert re.search(r"\d+ of 90 trials of this scale are still missing", texts["headline"])
+    assert "72 of 90 trials are missing: `efflib plan bimask.table2 --scale tiny --seeds 5`" in texts["headline"]
     assert "81.10 ± 0.25 (3)" in texts["comparison"]  # 80 + 1 + 0.1 * (0, 1, 2)
     assert f"All {len(TABLE.printed.numbers)} printed cells" in texts["comparison"]
     assert "undetermined (1 of 16 run" in texts["claims"]
@@ -204,11 +206,51 @@ def test_a_seed_that_failed_beside_others_is_not_passed_over(home) -> None:
     assert text.count("is not in the mean") == 1  # of seeds 0 to 2 there are records with a value
 
 
+def test_runs_that_broke_down_are_named_and_make_no_headline(home) -> None:
+    home.fill(seeds=3, only=lambda cell: one_model(cell) and cell["method"] != "bimask")
+    broken = {"last": 1.4, "test_best": 37.9}
+    home.fill(seeds=3, only=lambda cell: one_model(cell) and cell["method"] == "bimask", metrics=broken)
+    text = shown(page().comparison())
+    assert text.count("broke down: 1.4 after the last epoch, 37.9 after its best") == 3 and "seed 2 broke" in text
+    told = shown(page().headline([("bimask", "baseline"), ("shuffled", "baseline")]))
+    assert "`bimask` less `baseline` not given: runs of `bimask` failed or broke down; `shuffled` less" in told
+    assert text.count("broke down:") == 3 and "broke down" not in shown(page().claims())
+
+
+def test_a_failed_seed_makes_no_headline_either(home) -> None:
+    home.fill(seeds=3, only=one_model)
+    home.fill(seeds=4, only=lambda cell: one_model(cell) and cell["method"] == "bimask", failure="nan")
+    told = shown(page().headline([("bimask", "baseline"), ("shuffled", "baseline")]))
+    assert "`bimask` less `baseline` not given" in told and "`shuffled` less `baseline` +0.50" in told
+
+
+@pytest.mark.parametrize(("level", "weak"), [(79.0, True), (82.0, False)])
+def test_a_teacher_that_is_no_better_than_its_student_is_told(home, level, weak) -> None:
+    table = pkgd.tables["table1"]
+    home.fill(seeds=3, table=table, only=lambda cell: cell["method"] != "teacher")
+    values = {"last": level, "test_best": level + 1}
+    home.fill(seeds=3, table=table, only=lambda cell: cell["method"] == "teacher", metrics=values)
+    told = shown(page(table).headline())
+    sentence = "the teacher (79.00) is no better than the student alone (80.10)"
+    assert (f"In resnet56, resnet20, cifar100 {sentence}" in told) == weak == ("stronger network" in told)
+
+
+def test_what_a_table_took_includes_the_networks_that_its_trials_start_from(home) -> None:
+    """Table 7's arms start from a baseline; of the arms alone, the baseline is behind the numbers, too."""
+    home.fill("tiny", 1, SWEEP)
+    arms = [entry for entry in evidence(SWEEP, "tiny").entries if entry.trial.parents]
+    results = Results(SWEEP, "tiny", arms)
+    assert {row["recipe"] for row in provenance_rows(results)} == {"bimask"}
+    behind = provenance_rows(all_behind(results))
+    assert [(row["recipe"], row["trials"]) for row in behind] == [("bimask", "6"), ("baseline", "1")]
+    assert "The 7 recorded trials, with the networks they start from, took 14 min" in cost_in_words(results)
+
+
 def test_what_records_took_counts_usable_records_only(home) -> None:
     home.fill(seeds=1, only=lambda cell: one_model(cell) and cell["method"] == "baseline")
     home.fill(seeds=1, only=lambda cell: one_model(cell) and cell["method"] == "bimask", failure="nan", device="other")
     text = shown(page().headline())
-    assert "The 1 recorded trial took 2 min" in text
+    assert "The 1 recorded trial, with the networks they start from, took 2 min" in text
     assert "other" not in text
     assert "toy \\<cpu\\>" in text  # Markdown must not take it for a tag
 
@@ -287,7 +329,7 @@ def test_audit_lists_this_tables_findings_with_links() -> None:
     here = Finding("bimask-1", "A title", "A text.", "arithmetic", tables=("table2",))
     elsewhere = Finding("bimask-2", "Another", "B.", "text", tables=("table3",))
     text = shown(page(findings=[here, elsewhere]).audit())
-    assert text == "- **A title.** A text. ({ref}`details <audit-bimask-1>`)"
+    assert text.endswith("\n\n- **A title.** A text. ({ref}`details <audit-bimask-1>`)")
     assert "no finding" in shown(page(findings=[elsewhere]).audit())
 
 
@@ -295,7 +337,10 @@ def test_repeat_is_one_line_with_parameters_that_the_notebook_has() -> None:
     from efflib import notebooks
 
     text = shown(page().repeat())
-    assert "papermill notebooks/bimask/table2.ipynb table2.ipynb -p scale tiny -y 'seeds: [0, 1, 2, 3, 4]'" in text
+    assert (
+        ".venv/bin/papermill notebooks/bimask/table2.ipynb table2.ipynb -p scale tiny -y 'seeds: [0, 1, 2, 3, 4]'"
+        in text
+    )
     known = notebooks.declared(notebooks.source_of("bimask/table2"))
     assert {"scale", "seeds", "device", "engine", "recompute"} <= set(known)
 

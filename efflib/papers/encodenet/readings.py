@@ -127,18 +127,14 @@ def _measured_on(results: Results) -> str:
     setting = claims.ablated(results)
     seeds = {entry.seed for entry in results.matching(**setting) if entry.usable}
     return (
-        f"Scale `{results.scale}`, {setting['model']}, {setting['dataset']} ({', '.join(sorted(_variants(results)))}), "
+        f"Scale `{results.scale}`, {setting['model']}, {setting['dataset']} ({', '.join(results.variants)}), "
         f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
     )
 
 
-def _variants(results: Results) -> set[str]:
-    return {entry.record.dataset.variant for entry in results.entries if entry.usable and entry.record is not None}
-
-
 def _weight(results: Results) -> str:
     """What an answer is worth: only the paper's own network, data and length can reproduce its table."""
-    if results.scale == "paper" and _variants(results) == {"official"}:
+    if results.scale == "paper" and results.variants == ["official"]:
         return ""
     return " That is a direction, no reproduction: network, data or length are not the paper's."
 

@@ -169,7 +169,7 @@ def _headline(printed: _Printed) -> Finding:
             "safety-driven, against": method,
             "accuracy, CNN (points)": against[method],
             "stated in the abstract": stated if method == "float" else None,
-            "loss, decoder (%)": half_up(losses[method], 1),
+            "loss, decoder (%)": half_up(losses[method]),
         }
         for method in ("float", "unsafe")
     )
@@ -229,7 +229,7 @@ def _larger(printed: _Printed) -> Finding:
                 "unsafe, bytes": int(printed.size(n, "unsafe")),
                 "safety-driven, bytes": int(printed.size(n, "safe")),
                 "more, bytes": int(more),
-                "more, %": half_up(percent, 1),
+                "more, %": half_up(percent),
             }
         )
         numbers |= {f"{SHORT[n]}_bytes": float(more), f"{SHORT[n]}_percent": float(percent)}
@@ -724,7 +724,7 @@ def _other_runs(printed: _Printed) -> Finding:
             "published in": ROMAN[CNN],
             "method": method,
             "accuracy, %": printed.score(CNN, method),
-            "bytes": f"{printed.size(CNN, method):,}",
+            "bytes": f"{printed.size(CNN, method):,.0f}",
         }
         for method in METHODS
     ]
@@ -772,7 +772,7 @@ def _variance(printed: _Printed) -> Finding:
         f"The float CNN's {stated} % is low for this network on MNIST: in two published logs of it, at more than 20 "
         f"bits per weight, where quantisation changes next to nothing, it reaches {published[0]:.2f} and "
         f"{published[1]:.2f} %, {misses[0] / misses[1]:.1f} and {misses[0] / misses[2]:.1f} times fewer errors. Those "
-        "runs saw test images in training (finding 9). We train the float network for the same number of steps, with "
+        "runs saw test images in training (safety-9). We train the float network for the same number of steps, with "
         "several seeds."
     )
     numbers = {"places": len(spread), "runs_stated": sum(run is not None for run in runs), "float": float(stated)}

@@ -239,10 +239,10 @@ def _interval(samples: Samples) -> Any:
     return interval(samples) if samples else None
 
 
-def size_headline(page: TablePage) -> Markdown:
+def size_headline(page: TablePage) -> Markdown | None:
     """One sentence on the size claims and the drift at the largest recorded scale; nothing without records."""
     if not page.recorded:
-        return Markdown("")
+        return None  # an empty output would show its own name
     shown = page.show_scale()
     counts = {name: sum(v.verdict == name for _, v in shown.claims) for name in CLAIM_VERDICTS}
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)

@@ -53,7 +53,7 @@ def checked(printed: Printed) -> Finding:
     text = (
         f"{sum(r['agrees'] for r in gains)} of {len(gains)} gains of Table 3 follow from its accuracies, and "
         f"{sum(shared)} of the {len(shared)} rows that Table 2 has too are the same there. {equal} of {len(rows)} "
-        "accuracies that the text repeats are those of the tables (finding 3 is the other). EncodeNet gains in "
+        "accuracies that the text repeats are those of the tables (encodenet-3 is the other). EncodeNet gains in "
         f"{sum(g > 0 for g in every)} of {len(every)} cells of Table 2, by {min(every):.2f} to {max(every):.2f} "
         f"points, on average {means['cifar10']:.2f} on CIFAR-10 and {means['cifar100']:.2f} on CIFAR-100; the largest "
         f"gains are those of {' and '.join(best)}. The stated sizes of CIFAR-10 are "

@@ -70,14 +70,14 @@ def loss_in_the_text(printed: Printed) -> Finding:
     factors = {
         "without": min(columns["class"]) / before,
         "with": min(columns["cluster"]) / after,
-        "with, finding 4 corrected": min(*columns["cluster"], slip) / after,
+        "with, encodenet-4 corrected": min(*columns["cluster"], slip) / after,
     }
     plain, clustered, corrected = factors.values()
     drop, tenfold = _drop(before, after), [f"{float(10 * loss):g}" for loss in (before, after)]
     text = (
         f"The text gives losses of {before} without and {after} with clustering ({drop:.1f} %, printed as {percent} "
         f"%). No network of Table 1 has such values: its smallest loss without clustering is {plain:.1f} times as "
-        f"large, the smallest with clustering {clustered:.1f} times ({corrected:.1f} with finding 4 corrected). Ten "
+        f"large, the smallest with clustering {clustered:.1f} times ({corrected:.1f} with encodenet-4 corrected). Ten "
         f"times the text's numbers, {tenfold[0]} and {tenfold[1]}, would resemble VGG16. The text does not say which "
         "network it means."
     )
