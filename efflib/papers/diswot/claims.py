@@ -329,7 +329,7 @@ def _ranks(results: Any, label: str, predictor: Mapping[str, float]) -> Tested:
     if found < len(STUDENTS):
         return Tested(label, None, expected=len(STUDENTS), found=found)
     tau = kendalltau([predictor[name] for name in space], _means(space))
-    how = f"tau {tau.statistic:+.2f}, p = {tau.pvalue:.2g}, {_basis(space)}"
+    how = f"tau {tau.statistic:+.2f}, p = {tau.pvalue:.2g}, {basis(space)}"
     return Tested(label, None, statistic=float(tau.statistic), sure=bool(tau.pvalue < LEVEL), how=how)
 
 
@@ -341,7 +341,7 @@ def _better(results: Any, label: str, one: Mapping[str, float], other: Mapping[s
         return Tested(label, None, expected=len(STUDENTS), found=found)
     first, second = (np.array([each[name] for name in space]) for each in (one, other))
     apart = tau_difference(first, second, np.array(_means(space)))
-    how = f"{apart.value:+.2f}, 95 % {apart.low:+.2f} to {apart.high:+.2f}, {_basis(space)}"
+    how = f"{apart.value:+.2f}, 95 % {apart.low:+.2f} to {apart.high:+.2f}, {basis(space)}"
     return Tested(label, None, statistic=apart.value, sure=apart.low > 0 or apart.high < 0, how=how)
 
 
@@ -349,7 +349,7 @@ def _means(space: Mapping[str, Mapping[int, float]]) -> list[float]:
     return [fmean(samples.values()) for samples in space.values()]
 
 
-def _basis(space: Mapping[str, Mapping[int, float]]) -> str:
+def basis(space: Mapping[str, Mapping[int, float]]) -> str:
     """What a test over students rests on: "16 students, 1 training seed each"."""
     counts = sorted({len(samples) for samples in space.values()})
     seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"

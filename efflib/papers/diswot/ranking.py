@@ -15,7 +15,7 @@ from scipy.stats import kendalltau
 from efflib.data import load_dataset
 from efflib.papers.diswot import scores
 from efflib.papers.diswot.arms import SIZES
-from efflib.papers.diswot.claims import pooled, scored, series
+from efflib.papers.diswot.claims import basis, pooled, scored, series
 from efflib.papers.diswot.costs import cost
 from efflib.papers.diswot.curves import evidence
 from efflib.papers.diswot.ranks import tau_b
@@ -370,7 +370,7 @@ def score_headline(page: TablePage) -> Markdown:
             told.append(f"{name} {found.tau:+.2f} (p = {found.p:.2g})")
     if not told:
         return Markdown("")
-    return Markdown(f"**Kendall's tau with the accuracy of {len(measured)} distilled students:** {', '.join(told)}.")
+    return Markdown(f"**Kendall's tau with the accuracy after distillation ({basis(measured)}):** {', '.join(told)}.")
 
 
 def gaps_table(results: Results) -> HTML:
