@@ -36,7 +36,8 @@ check_parameters(globals())
 
 # %% tags=["hide-input"]
 import efflib
-from efflib.papers.encodenet import arms, readings, show, tables
+from efflib.papers.encodenet import arms, codebooks_page, readings, show, tables
+from efflib.papers.features import labels_of
 from efflib.report.notebook import TablePage, refuse_chance_level
 from efflib.trials import Store
 
@@ -166,6 +167,13 @@ show.clusters_strip(shown, label)
 show.silhouette_table(shown, ("baseline_penultimate", "baseline_mid", "pixels"), seed=seed)
 
 # %% [markdown]
+# The paper also tries HDBSCAN {cite:p}`campello2013hdbscan`, which looks for dense regions, finds their number itself and leaves images out as
+# noise, and clustering by the cosine; it calls k-means best without numbers. On the features of this baseline:
+
+# %% tags=["hide-input"]
+codebooks_page.methods_table(show.features_of(shown), labels_of(shown.train), shown.train.classes)
+
+# %% [markdown]
 # `baseline_mid` is the pooled output of the stage before the last. It matters for well-trained networks: where a baseline
 # fits its training images almost perfectly, little variation within a class is left in its last features.
 #
@@ -209,6 +217,20 @@ show.entropy_strip(shown, code)
 
 # %% tags=["hide-input"]
 show.entropy_histogram(shown)
+
+# %% [markdown]
+# The representatives of all clusters, which are what the autoencoder has to draw:
+
+# %% tags=["hide-input"]
+codebooks_page.representatives_grid(shown.book, shown.train)
+
+# %% [markdown]
+# What the recorded codebooks of real images tell (nothing of them is shown as pictures): how separate their clusters are, where
+# the curve bends and how high, whether the baseline's errors changed a choice, and the mean squared error of the best constant
+# output, one for all images and one per class.
+
+# %% tags=["remove-input"]
+codebooks_page.codebooks_table()
 
 # %% [markdown]
 # A network trained longer pushes most of this histogram towards 0, so far that the ranking of the surest images drowns in the

@@ -97,6 +97,18 @@ def test_more_clusters_than_images_is_an_error(baseline_weights):
         codebook(CodebookConfig(**CANARY_SETTINGS, k=40, elbow=0), context(baseline=baseline_weights))
 
 
+def test_an_elbow_ends_at_the_smallest_class_and_refuses_no_codebook(baseline_weights, monkeypatch):
+    told = codebook(CodebookConfig(**CANARY_SETTINGS, k=2, elbow=40), context(baseline=baseline_weights)).metrics
+    train, _, _ = split(CodebookConfig(**CANARY_SETTINGS))
+    assert len(told["inertia"]) == len(told["inertia_flattened"]) == np.bincount(train.labels).min() < 40
+    alike = torch.zeros(len(train), 4, dtype=torch.float64)
+    labels, config = torch.from_numpy(train.labels), CodebookConfig(**CANARY_SETTINGS)
+    assert recipes._elbow(config, alike, labels, train.classes) == {}  # no curve where nothing varies
+    few = torch.cat([(labels == label).nonzero()[:2, 0] for label in range(10)])
+    points = torch.randn(20, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert recipes._elbow(config, points, labels[few], train.classes) == {}  # two points bend nowhere
+
+
 def test_an_elbow_needs_three_points():
     with pytest.raises(ValueError, match="elbow=2: a knee needs three points"):
         CodebookConfig(**CANARY_SETTINGS, elbow=2)

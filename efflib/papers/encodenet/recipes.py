@@ -159,9 +159,14 @@ def _clusters(
 
 
 def _elbow(config: CodebookConfig, points: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
-    if not config.elbow:
+    """The elbow curves up to `config.elbow` clusters, as far as every class has different images for them.
+
+    Empty where that leaves fewer than three points: no reason to refuse a codebook that asks for fewer clusters.
+    """
+    most = min(config.elbow, *(len(points[labels == label].unique(dim=0)) for label in range(len(classes))))
+    if most < 3:
         return {}
-    given = points, labels, classes, config.elbow, config.pca_dim, config.cluster_seed
+    given = points, labels, classes, most, config.pca_dim, config.cluster_seed
     found: dict[str, Any] = {}
     # The second is how the authors' earlier code computes it (spec, section 2.3); figure 3 shows both.
     for name, curves in (("", inertias(*given)), ("_flattened", flattened_inertias(*given))):
