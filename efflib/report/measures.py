@@ -42,6 +42,7 @@ UNITS = {
     "nats_per_character": Unit("Loss in nats per character", "nats per character", 3, lower_is_better=True),
     "bytes": Unit("Size in bytes", "bytes", 0, lower_is_better=True),
     "count": Unit("Number", "numbers", 0, lower_is_better=True),  # of parameters and operations
+    "millions": Unit("Millions", "millions", 2, 2, lower_is_better=True),  # of parameters
     "megabytes": Unit("Size in MB (10⁶ bytes)", "MB", 2, lower_is_better=True),
     "score": Unit("DisWOT score", "score", 2, 2, lower_is_better=True),
 }
@@ -57,6 +58,8 @@ _METRICS: dict[str, tuple[str, str, str | None]] = {
     "class_report": ("last", "last epoch", "class_fraction"),
     "score": ("score", "mean over draws", "score"),
     "whole_megabytes": ("rounded", "", "megabytes"),
+    "millions": ("rounded", "", "millions"),
+    "parameters": ("counted", "", "count"),
     "cross_entropy": ("cross-entropy", "test images", "nats"),
     "train_mse": ("train MSE", "training images", "mse"),
     "test_mse": ("test MSE", "test images", "mse"),

@@ -30,6 +30,7 @@ _MARGINS: dict[str, tuple[float, float]] = {
     "ap": (0.5, 0.0),
     "count": (0.0, 0.0),
     "megabytes": (0.0, 0.0),  # counted, and compared as the whole numbers that are printed
+    "millions": (0.0, 0.0),  # counted, and compared with the decimals that are printed
     "score": (0.0, 0.1),
     "mse": (0.0, 0.1),  # losses are printed with one or two digits: the rounding of 0.008 alone is 6 %
 }

@@ -14,14 +14,16 @@ from efflib.papers import cifar
 from efflib.papers.baselines import SIZES, training_flops
 from efflib.papers.bimask.tables import tables as bimask
 from efflib.papers.encodenet import arms, claims
-from efflib.papers.encodenet.recipes import autoencoder_flops, second_stage_flops
-from efflib.papers.encodenet.tables import SCRATCH, tables
+from efflib.papers.encodenet.recipes import autoencoder_flops, parameter_count, second_stage_flops
+from efflib.papers.encodenet.tables import SCRATCH, in_millions, tables
 from efflib.papers.pkgd.tables import tables as pkgd
-from efflib.report.verdict import CONTRADICTED, NOT_RUN, SCALES, SUPPORTED, UNDETERMINED, claim_verdict
+from efflib.report.verdict import CONTRADICTED, NOT_RUN, SCALES, SUPPORTED, UNDETERMINED, claim_verdict, margin_for
 from efflib.training import cifar_rd, encodenet_attention, encodenet_base
 from efflib.trials import Trial
 
-EVERY = [(name, scale) for name in tables for scale in SCALES]
+COUNTED = "table5_parameters"  # nothing is trained for it
+TRAINED = [name for name in tables if name != COUNTED]
+EVERY = [(name, scale) for name in TRAINED for scale in SCALES]
 COUNTS = {  # cells, and trials with one seed
     ("table1", "smoke"): (2, 5), ("table1", "tiny"): (2, 5), ("table1", "small"): (4, 10), ("table1", "paper"): (8, 20),
     ("table2", "smoke"): (4, 6), ("table2", "tiny"): (4, 6), ("table2", "small"): (16, 24),
@@ -45,6 +47,23 @@ def column(name: str, scale: str, seed: int = 0, **keys: Any) -> dict[Any, Trial
     """Method, or (method, target), -> trial of one network and data set."""
     found = [(cell, trial) for cell, _, trial in entries(name, scale, [seed]) if keys.items() <= cell.items()]
     return {(c["method"], c["target"]) if "target" in c else c["method"]: trial for c, trial in found}
+
+
+# --- the column that is counted ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_column_of_parameters_is_counted_and_as_printed(scale):
+    table = tables[COUNTED]
+    cells = entries(COUNTED, scale, 3)
+    assert [cell for cell, _, _ in cells] == [cell.keys for cell in table.printed.cells]
+    for cell, _, trial in cells:
+        metrics = parameter_count(trial.settings, None).metrics
+        found = in_millions(cell, metrics)
+        assert found["millions"] == table.printed.cell(**cell).value
+        assert round(found["parameters"], -4) == pytest.approx(1e6 * found["millions"])
+    assert cells[0][2] == cells[-1][2]  # EncodeNet's classifier is the plain network
+    assert margin_for(table.printed.unit, 23.71) == 0
 
 
 # --- grids ------------------------------------------------------------------------------------------------
@@ -140,7 +159,7 @@ def test_every_network_of_the_grids_exists():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", tables)
+@pytest.mark.parametrize("name", TRAINED)
 def test_the_paper_grid_holds_every_printed_cell(name):
     cells = [cell for cell, _, _ in entries(name, "paper")]
     assert all(printed.keys in cells for printed in tables[name].printed.numbers)
@@ -430,14 +449,14 @@ def test_class_codes_need_no_features():
     [("table1", {"methods": ["encodenet"]}), ("table1", {"models": ["resnet50"]}), ("table2", {"datasets": ["mnist"]}),
      ("table2", {"methods": ["kd"]}), ("table3", {"targets": ["clusters"]}), ("table3", {"methods": []}),
      ("table4", {"pairs": ["vgg8->vgg16"]}), ("table4", {"methods": ["at"]}), ("table4", {"models": ["vgg8"]}),
-     ("table5", {"methods": ["eca"]}), *((name, {"features": ["vgg19"]}) for name in tables)],
+     ("table5", {"methods": ["eca"]}), *((name, {"features": ["vgg19"]}) for name in TRAINED)],
 )  # fmt: skip
 def test_wrong_choices_are_errors_that_list_the_valid_ones(name, wrong):
     with pytest.raises(ValueError, match=r"Choices are: |choose at least one of: "):
         tables[name].trials("tiny", 1, **wrong)
 
 
-@pytest.mark.parametrize("name", tables)
+@pytest.mark.parametrize("name", TRAINED)
 def test_two_kinds_of_features_are_an_error(name):
     with pytest.raises(ValueError, match="choose one of them"):
         tables[name].trials("tiny", 1, features=["pixels", "baseline_mid"])

@@ -266,13 +266,17 @@ def near_cbam_and_gam(results: Any) -> list[Comparison]:
     return made
 
 
+def row_network(method: str) -> str:
+    """Name of the network that classifies in a row of table 5; EncodeNet's is the plain one."""
+    return f"resnet50_{method}" if method in ATTENTION else "resnet50"
+
+
 def parameter_counts() -> dict[str, int]:
     """Parameters of the rows of table 5 at 100 classes, counted by building the networks without memory."""
     import torch
 
-    names = {"baseline": "resnet50", **{name: f"resnet50_{name}" for name in ATTENTION}}
     with torch.device("meta"):
-        return {method: count_parameters(create_model(name, 100)) for method, name in names.items()}
+        return {method: count_parameters(create_model(row_network(method), 100)) for method in ("baseline", *ATTENTION)}
 
 
 def _in_resnet50(results: Any, one: str, other: str) -> Comparison:

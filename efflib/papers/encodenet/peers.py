@@ -286,7 +286,7 @@ _MODULES = (SEBlock, BAMBlock, CBAMBlock, GAMBlock)
 def _built(method: str) -> nn.Module:
     """The network of a row of table 5 at 100 classes; it has shapes, no values."""
     with torch.device("meta"):
-        return create_model(f"resnet50_{method}" if method in claims.ATTENTION else "resnet50", 100)
+        return create_model(claims.row_network(method), 100)
 
 
 def attention_modules(model: nn.Module) -> dict[str, nn.Module]:

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from efflib.data import ImageSet, subset
-from efflib.models import create_model, features, onward
+from efflib.models import count_parameters, create_model, features, onward
 from efflib.models.measure import count_flops, layer_macs
 from efflib.papers.baselines import (
     CANARY_SETTINGS,
@@ -50,7 +50,7 @@ from efflib.papers.encodenet.clustering import (
 from efflib.papers.encodenet.codebook import Chosen, Clusters, Codebook, Codes, build, ranking
 from efflib.papers.features import labels_of
 from efflib.training import DeviceSet, TrainingRecipe, freeze, normalisation, predict, seeded
-from efflib.trials.recipes import Context, Outcome, recipe
+from efflib.trials.recipes import Config, Context, Outcome, recipe
 
 Weights = Mapping[str, Any]
 FOLLOWED = 2_000  # test images that the autoencoder's curve is drawn from; the final numbers are from all of them
@@ -490,6 +490,35 @@ def freeze_encoder(model: nn.Module, stage2: Stage2) -> None:
         last = max(place for place, part in enumerate(parts) if any(True for _ in part.parameters()))
         parts = parts[:last]
     freeze(*parts, statistics=stage2 != "frozen_adapt_bn")
+
+
+# --- what a network has, without training -----------------------------------------------------------------
+
+
+class ParametersConfig(Config):
+    """A network for so many classes."""
+
+    model: str
+    classes: int = Field(default=10, ge=1)
+
+
+@recipe(
+    "parameter_count",
+    version=1,
+    config=ParametersConfig,
+    canary=lambda: {"parameters": float(_parameters("resnet14", 10))},
+    flops=lambda config: 0.0,
+    data=lambda config: [],
+    precision="fp32",
+)
+def parameter_count(config: ParametersConfig, context: Context) -> Outcome:
+    """Count the parameters of a network by building it without memory; nothing is computed and no data are read."""
+    return Outcome({"parameters": _parameters(config.model, config.classes)}, 0.0)
+
+
+def _parameters(model: str, classes: int) -> int:
+    with torch.device("meta"):
+        return count_parameters(create_model(model, classes))
 
 
 # --- control: sub-classes by cross-entropy ----------------------------------------------------------------

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from efflib.papers import cifar
 from efflib.papers.distillation import Options
 from efflib.papers.encodenet import arms, claims
-from efflib.papers.table import Table, load_printed
+from efflib.papers.table import PrintedCell, PrintedTable, Table, load_printed
 from efflib.trials.trial import Trial
 
 PRINTED = load_printed(Path(__file__).with_name("printed.yaml"))
@@ -148,9 +149,32 @@ def _attention_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> 
         for method in ("baseline", *(choices.get("methods") or own)):
             cell = {"model": "resnet50", "dataset": dataset, "method": method}
             if method in claims.ATTENTION:
-                yield cell, seed, arms.baseline(scale, f"resnet50_{method}", dataset, seed, training)
+                yield cell, seed, arms.baseline(scale, claims.row_network(method), dataset, seed, training)
             else:
                 yield cell, seed, contender(scale, parent, method, source=_source(choices))
+
+
+def _sizes_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
+    """Grid of table 5's column of parameters: the same counts at every scale and seed."""
+    for method in ("baseline", *claims.ATTENTION, "encodenet"):
+        cell = {"model": "resnet50", "dataset": "cifar100", "method": method}
+        yield cell, seeds[0], Trial.of("parameter_count", model=claims.row_network(method), classes=100)
+
+
+def in_millions(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """View of the column of parameters: also in millions with two decimals, as they are printed."""
+    return {**metrics, "millions": round(metrics["parameters"] / 1e6, 2)}
+
+
+def _printed_sizes() -> PrintedTable:
+    """The other column of table 5, which its cells print beside the accuracy: "26.22 M"."""
+    accuracies = PRINTED["table5"]
+    cells = tuple(
+        PrintedCell(cell.keys, float(cell.printed["parameters"].removesuffix("M")), printed=cell.printed)
+        for cell in accuracies.cells
+    )
+    metric = {"name": "parameters", "unit": "millions"}
+    return replace(accuracies, id="table5_parameters", metric=metric, cells=cells)
 
 
 _FEATURES = {"features": ("baseline_penultimate", "baseline_mid", "imagenet_vgg16", "pixels")}
@@ -183,5 +207,9 @@ tables = {
     "table5": Table(
         "encodenet", "table5", "EncodeNet against attention modules", PRINTED["table5"], claims.CLAIMS["table5"],
         _attention_grid, {"methods": (*claims.ATTENTION, *EQUAL_BUDGET), **_FEATURES}, across=(),
+    ),
+    "table5_parameters": Table(
+        "encodenet", "table5_parameters", "Parameters", _printed_sizes(), (), _sizes_grid, {}, across=(),
+        measures=("millions", "parameters"), view=in_millions, page="table5",
     ),
 }  # fmt: skip

@@ -7,12 +7,11 @@ from typing import Any
 
 from efflib.papers.encodenet.audit.counting import difference_deviation, parameters_of
 from efflib.papers.encodenet.audit.evidence import TEST, TEXT, Printed, spelt
+from efflib.papers.encodenet.claims import row_network
 from efflib.papers.table import PrintedCell
 from efflib.report.audit import Finding, half_up, words_of
 
 # --- table 5: sizes and differences -----------------------------------------------------------------------
-
-_ATTENTION = ("se", "bam", "cbam", "gam", "gam_gc")
 
 
 def _millions(cell: PrintedCell) -> Decimal:
@@ -22,7 +21,7 @@ def _millions(cell: PrintedCell) -> Decimal:
 
 def size_of_gam(printed: Printed) -> Finding:
     cells = {c.keys["method"]: c for c in printed.tables["table5"].numbers}
-    base, counted = _millions(cells["baseline"]), {m: parameters_of(_built(m), 100) for m in cells}
+    base, counted = _millions(cells["baseline"]), {m: parameters_of(row_network(m), 100) for m in cells}
     rows = tuple(
         {
             "row": cell.printed["row"],
@@ -46,11 +45,6 @@ def size_of_gam(printed: Printed) -> Finding:
     numbers |= {f"counted_{m}": count for m, count in counted.items()}
     title = "GAM's network is six times as large, not five"
     return Finding("encodenet-7", title, text, "arithmetic", "minor", ("table5",), rows, numbers, words_of(TEXT, "gam"))
-
-
-def _built(method: str) -> str:
-    """Name of the network of a row of Table 5."""
-    return f"resnet50_{method}" if method in _ATTENTION else "resnet50"
 
 
 def better_than_bam(printed: Printed) -> Finding:
