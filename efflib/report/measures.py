@@ -105,7 +105,10 @@ class Measure:
     def words(self) -> str:
         """What the measure is, within a sentence: "accuracy in % of the last epoch"."""
         name = self.unit.caption
-        name = name if name[:2].isupper() else name[0].lower() + name[1:]  # abbreviations keep their capitals
+        first = name.split()[0]
+        name = (
+            name if first[1:] != first[1:].lower() else name[0].lower() + name[1:]
+        )  # "MSE", "DisWOT" stay as they are
         return f"{name} of the {self.where}" if self.where else f"{name} ({self.title})"
 
     @property

@@ -13,8 +13,15 @@ def data_of(results: Any) -> str:
     if not records:
         return "no usable record"
     seeds = {entry.seed for entry in results.entries if entry.usable}
-    data = joined(f"{r.dataset.name} ({r.dataset.variant})" for r in records)
+    data = joined(f"{each.name} ({each.variant})" for each in _read(records)) or "counted without data"
     return f"{data}, {len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
+
+
+def _read(records: Iterable[Any]) -> list[Any]:
+    """The data that was read, if any was."""
+    from efflib.trials.record import NO_DATA
+
+    return [record.dataset for record in records if record.dataset.name != NO_DATA]
 
 
 def cost_in_words(results: Any) -> str:
@@ -66,7 +73,7 @@ def _provenance_row(scale: str, recipe: str, device: str, records: list[Any], st
         "per trial": duration(seconds / len(records)),
         "peak memory": f"{max(r.cost.peak_memory_bytes for r in records) / 2**30:.1f} GiB",
         "precision": joined(r.precision for r in records),
-        "data": joined(f"{r.dataset.name} {r.dataset.variant}" for r in records),
+        "data": joined(f"{each.name} {each.variant}" for each in _read(records)) or "none",
         "torch": joined(r.provenance.versions.get("torch", "unknown") for r in records),
         "commit": joined(commits),
         "dates": joined(r.provenance.date[:10] for r in records),

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+NO_DATA = "none"  # name of the data where a trial reads none
+
 
 class DataUsed(BaseModel):
     """The data a trial read: fingerprint of bytes and decoder, and what differs from the official distribution."""

@@ -20,7 +20,7 @@ from efflib.training import ForeignCheckpoint, pick_device, pick_precision
 from efflib.trials.freshness import canary
 from efflib.trials.provenance import commit, provenance, source_hash
 from efflib.trials.recipes import Context, Outcome, get_recipe
-from efflib.trials.record import Cost, DataUsed, Failure, Record
+from efflib.trials.record import NO_DATA, Cost, DataUsed, Failure, Record
 from efflib.trials.results import Results, collect, outdated
 from efflib.trials.store import Store, set_aside
 from efflib.trials.trial import Trial, digest, with_parents
@@ -159,7 +159,7 @@ def data_used(trial: Trial) -> DataUsed:
 @lru_cache(maxsize=64)
 def _data_used(splits: tuple[tuple[str, str], ...], root: str | None) -> DataUsed:
     if not splits:  # a count of parameters reads nothing, and there is nothing to differ from the official data
-        return DataUsed(name="none", fingerprint="none", variant="official")
+        return DataUsed(name=NO_DATA, fingerprint=NO_DATA, variant="official")
     # Remembered per process and root: every key needs it, and reading a whole set takes up to a second.
     sets = [NAME_LISTS[name]() if name in NAME_LISTS else load_dataset(name, split) for name, split in splits]
     fingerprint = sets[0].fingerprint if len(sets) == 1 else digest([data.fingerprint for data in sets])

@@ -235,7 +235,7 @@ def test_the_headline_tells_the_taus(results) -> None:
     accuracies = [np.mean([accuracy_of(name, seed) for seed in range(2)]) for name in NAMES]
     tau = kendalltau([cost(name).parameters for name in NAMES], accuracies).statistic
     assert f"parameters {tau:+.2f} (p = " in told and "(16 students, 2 training seeds each)" in told
-    assert ranking.score_headline(SimpleNamespace(recorded={})).data == ""
+    assert ranking.score_headline(SimpleNamespace(recorded={})) is None
 
 
 # --- figure -----------------------------------------------------------------------------------------------

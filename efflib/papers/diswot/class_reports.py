@@ -172,6 +172,10 @@ def confusion_figure(results: Results) -> Any:
 
     def draw(figure: Figure) -> None:
         for axes, (title, counts, seeds) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+            if not seeds:
+                axes.axis("off")
+                axes.set_title(f"{title}: not run", fontsize="small")
+                continue
             matrix_panel(axes, counts)
             axes.set_title(f"{title} ({seeds} seed{'' if seeds == 1 else 's'})", fontsize="small")
         figure.supxlabel("predicted", fontsize="small")
@@ -193,7 +197,10 @@ def matrix_panel(axes: Any, counts: np.ndarray) -> None:
 
 
 def _spoken(panels: Sequence[tuple[str, np.ndarray, int]]) -> Iterator[str]:
-    for title, counts, _ in panels:
+    for title, counts, seeds in panels:
+        if not seeds:
+            yield f"{title}: not run"
+            continue
         rows = "; ".join(f"true {name}: {', '.join(map(str, row))}" for name, row in zip(CLASSES, counts.tolist()))
         yield f"{title}: {rows}"
 

@@ -357,11 +357,11 @@ def ranked(results: Results) -> bool:
     return bool(draws(results)) and len(accuracies(results)) > 2
 
 
-def score_headline(page: TablePage) -> Markdown:
+def score_headline(page: TablePage) -> Markdown | None:
     """One sentence for the top of the page: taus of the score and of size at the largest recorded scale, if any."""
     results = evidence(page, ranked)
     if results is None:
-        return Markdown("")
+        return None
     measured, known = accuracies(results), predictors(results)
     told = []
     for name in (NAMES["thesis"], "relation term alone", "parameters"):
@@ -369,7 +369,7 @@ def score_headline(page: TablePage) -> Markdown:
         if not isinstance(found, str):
             told.append(f"{name} {found.tau:+.2f} (p = {found.p:.2g})")
     if not told:
-        return Markdown("")
+        return None
     return Markdown(f"**Kendall's tau with the accuracy after distillation ({basis(measured)}):** {', '.join(told)}.")
 
 

@@ -112,17 +112,21 @@ def _report_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Ent
                     yield {**cell, "class": name, "measure": measure}, seed, trial
 
 
+# Scores and sizes need no training: `epochs` is that of the printed row, beside which they stand at every scale.
+_PRINTED_ROW = {"epochs": arms.SIZES["paper"].space}
+
+
 def _scores_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
     """Grid of the column of scores: a seed is a series of draws, as in `_space_grid`."""
     for seed in seeds:
         for cell, _, _ in _distilled(scale, [seed], choices):
-            yield cell, seed, arms.scores(scale, seed)
+            yield cell | _PRINTED_ROW, seed, arms.scores(scale, seed)
 
 
 def _space_costs_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
     """Grid of table 3.3's column of parameters."""
     for cell, seed, _ in _distilled(scale, seeds[:1], choices):
-        yield cell, seed, arms.cost(scale, STUDENTS[cell["student"]])
+        yield cell | _PRINTED_ROW, seed, arms.cost(scale, STUDENTS[cell["student"]])
 
 
 def _best_costs_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
