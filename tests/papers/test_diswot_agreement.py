@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from shown import rows_by_name
 from torch import Tensor
 
 from efflib.data import ImageSet, load_dataset, render_phantom
@@ -60,17 +61,6 @@ def data() -> ImageSet:
 @pytest.fixture(scope="module")
 def maps(found, data) -> dict[tuple[str, str], Tensor]:
     return agreement.class_maps(found, data)
-
-
-def cells_of(output: Any) -> list[list[str]]:
-    rows = re.findall(r"<tr>(.*?)</tr>", html.unescape(output.data))
-    return [re.findall(r"<t[dh]>(.*?)</t[dh]>", row) for row in rows]
-
-
-def rows_of(output: Any, keys: int = 1) -> dict[Any, dict[str, str]]:
-    """The first column, or several, -> row."""
-    head, *rows = cells_of(output)
-    return {tuple(row[:keys]) if keys > 1 else row[0]: dict(zip(head, row, strict=True)) for row in rows}
 
 
 # --- networks ---------------------------------------------------------------------------------------------
@@ -126,18 +116,18 @@ def test_agreement_is_a_mean_over_maps_that_exist(data) -> None:
     half[:2] = 0
     made = {(name, kind): ones for kind in agreement.KINDS for name in ("teacher", "kd")}
     made["kd", "gxa"] = half
-    rows = rows_of(agreement.agreement_table(made, data), 2)
+    rows = rows_by_name(agreement.agreement_table(made, data), 2)
     gxa = rows[agreement.KINDS["gxa"], "KD"]
     assert gxa["cosine with the teacher's map"] == f"{math.sqrt(0.5):.3f}"
     assert (gxa["student's maps that are zero"], gxa["teacher's maps that are zero"]) == ("25.0%", "0.0%")
     assert rows["Grad-CAM", "KD"]["with the teacher's map of another image of the class"] == "1.000"
     made["teacher", "gradcam"] = 0 * ones
-    rows = rows_of(agreement.agreement_table(made, data), 2)
+    rows = rows_by_name(agreement.agreement_table(made, data), 2)
     assert rows["Grad-CAM", "KD"]["cosine with the teacher's map"] == "", "nothing to compare"
 
 
 def test_the_control_is_the_map_of_another_image(maps, data) -> None:
-    rows = rows_of(agreement.agreement_table(maps, data), 2)
+    rows = rows_by_name(agreement.agreement_table(maps, data), 2)
     assert len(rows) == 6, "three kinds, two students"
     own, guide = (maps[name, "gxa"] for name in ("lrp_cosine", "teacher"))
     other = guide[[4, 5, 6, 7, 0, 1, 2, 3]]  # classes repeat every fourth slice
@@ -152,7 +142,7 @@ def test_the_control_is_the_map_of_another_image(maps, data) -> None:
 
 def test_pointing_leaves_out_the_images_without_tumour(maps, data) -> None:
     output = agreement.tumour_table(maps, data)
-    rows = rows_of(output, 2)
+    rows = rows_by_name(output, 2)
     there = data.labels != data.classes.index("notumor")
     wanted = localisation(maps["teacher", "lrp"][there], torch.from_numpy(data.masks[there]))
     told = rows[agreement.KINDS["lrp"], "teacher"]
@@ -164,7 +154,7 @@ def test_pointing_leaves_out_the_images_without_tumour(maps, data) -> None:
 
 def test_a_perfect_map_points_at_the_tumour(data) -> None:
     perfect = {("teacher", "gradcam"): torch.from_numpy(data.masks).float()}
-    row = rows_of(agreement.tumour_table(perfect, data))["Grad-CAM"]
+    row = rows_by_name(agreement.tumour_table(perfect, data))["Grad-CAM"]
     assert (row["peak in the tumour"], row["share of the map in it"]) == ("100.0%", "100.0%")
 
 
@@ -213,13 +203,13 @@ def test_pictures_say_prediction_and_peak(found) -> None:
 
 
 def test_the_maps_coincide_at_the_last_layer_of_a_global_average_alone(found, data) -> None:
-    rows = rows_of(agreement.identity_table(found, data))
+    rows = rows_by_name(agreement.identity_table(found, data))
     assert float(rows["LRP + cosine"]["at s32"]) < 1e-12 < 0.01 < float(rows["teacher"]["at s32"])
     assert float(rows["LRP + cosine"]["at s16"]) > 0.01
 
 
 def test_cosine_is_half_of_the_squared_distance(found, data) -> None:
-    rows = rows_of(agreement.algebra_table(found, data))
+    rows = rows_by_name(agreement.algebra_table(found, data))
     assert len(rows) == 3
     for row in rows.values():
         assert float(row["half of the squared L2 distance"]) == pytest.approx(float(row["1 - cosine"]), abs=2e-9)
@@ -227,7 +217,7 @@ def test_cosine_is_half_of_the_squared_distance(found, data) -> None:
 
 
 def test_only_the_unsquared_distance_keeps_its_gradient(found) -> None:
-    rows = rows_of(agreement.distances_table())
+    rows = rows_by_name(agreement.distances_table())
     doubled = {name: row["value if both maps double"] for name, row in rows.items()}
     assert doubled.pop("maps, L2 raw (eq. 2.19)") == "x 4.00" and set(doubled.values()) == {"x 1.00"}
     slopes = {name: row["gradient if both maps double"] for name, row in rows.items()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from shown import rows_of
 from torch import nn
 
 from efflib.data import find_duplicates, load_dataset
@@ -24,12 +23,6 @@ from efflib.papers.diswot.space import build
 from efflib.training import seeded
 
 mpl.use("agg")
-
-
-def rows_of(output: Any) -> list[dict[str, str]]:
-    found = re.findall(r"<tr>(.*?)</tr>", html.unescape(output.data))
-    head, *rows = [re.findall(r"<t[dh]>(.*?)</t[dh]>", row) for row in found]
-    return [dict(zip(head, row, strict=True)) for row in rows]
 
 
 @pytest.fixture(scope="module")

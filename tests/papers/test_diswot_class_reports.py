@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Callable
 from decimal import Decimal
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from made_records import recorded
+from shown import rows_of
 
 from efflib.papers.diswot import class_reports
 from efflib.papers.diswot.arms import BEST, NETWORKS, SIZES
@@ -52,12 +52,6 @@ def measured(cell: dict, seed: int) -> dict:
     last, leak_free = (100 * m.trace() / m.sum() for m in (counts, clean))
     found = {"confusion": counts.tolist(), "leak_free_confusion": clean.tolist()}
     return {**found, "last": last, "leak_free": leak_free}
-
-
-def rows_of(output: Any) -> list[dict[str, str]]:
-    found = re.findall(r"<tr>(.*?)</tr>", html.unescape(output.data))
-    head, *rows = [re.findall(r"<t[dh]>(.*?)</t[dh]>", row) for row in found]
-    return [dict(zip(head, row, strict=True)) for row in rows]
 
 
 # --- what the printed recalls imply -----------------------------------------------------------------------

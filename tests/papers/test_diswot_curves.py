@@ -14,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from made_records import recorded
+from shown import cells_of, rows_by_name
 
 from efflib.papers.diswot import arms, curves
 from efflib.papers.diswot.arms import SIZES
@@ -74,16 +75,6 @@ def measured(cell: dict, seed: int, trial: Any) -> Metrics:
 
 def nothing(cell: dict, seed: int, trial: Any) -> None:
     return None
-
-
-def cells_of(output: Any) -> list[list[str]]:
-    rows = re.findall(r"<tr>(.*?)</tr>", html.unescape(output.data))
-    return [re.findall(r"<t[dh]>(.*?)</t[dh]>", row) for row in rows]
-
-
-def rows_of(output: Any) -> dict[str, dict[str, str]]:
-    head, *rows = cells_of(output)
-    return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
 
 
 def alt_of(output: Any) -> str:
@@ -204,7 +195,7 @@ def test_the_steepest_fall_and_its_epoch() -> None:
 
 
 def test_a_collapse_is_found_and_placed(configurations) -> None:
-    rows = rows_of(curves.stability_table(configurations))
+    rows = rows_by_name(curves.stability_table(configurations))
     assert list(rows) == [ALONE, KD, DISWOT, COSINE]
     fallen, name = rows[DISWOT], "runs that end more than 5 points below their best"
     assert fallen["worst of all seeds"] == "29.00 (epoch 17)" and fallen[name] == "1 of 2"
@@ -214,7 +205,7 @@ def test_a_collapse_is_found_and_placed(configurations) -> None:
 
 
 def test_ends_have_the_maps_that_are_zero(configurations) -> None:
-    rows = rows_of(curves.ends_table(configurations))
+    rows = rows_by_name(curves.ends_table(configurations))
     assert list(rows) == [DISWOT, COSINE], "KD measures no maps"
     assert rows[DISWOT]["teacher's maps that are zero, %"].startswith("50.0 ±")
     assert rows[COSINE]["semantic"].startswith("0.5000 ±")
@@ -224,7 +215,7 @@ def test_ends_have_the_maps_that_are_zero(configurations) -> None:
 
 
 def test_times_are_compared_on_one_machine_by_seed(configurations) -> None:
-    rows = rows_of(curves.cost_table(configurations))
+    rows = rows_by_name(curves.cost_table(configurations))
     assert rows[KD]["time / KD's"] == "1.00 ± 0.00 (2)"
     assert rows[DISWOT]["time / KD's"].startswith(f"{(18 / 12 + 24 / 18) / 2:.2f} ±")
     assert rows[COSINE]["time / KD's"] == "1.50 (1)", "seed 1 ran elsewhere"
@@ -234,7 +225,7 @@ def test_times_are_compared_on_one_machine_by_seed(configurations) -> None:
 def test_work_is_that_of_the_planned_trials() -> None:
     from efflib.papers.distillation import work_of
 
-    rows = rows_of(curves.work_table("smoke", ("kd", "gradcam_l2")))
+    rows = rows_by_name(curves.work_table("smoke", ("kd", "gradcam_l2")))
     kd, own = (work_of(arms.student("smoke", SIZES["smoke"].best, 0, name).settings) for name in ("kd", "gradcam_l2"))
     assert rows[KD]["FLOPs / KD's"] == "1.000"
     assert rows[DISWOT]["FLOPs / KD's"] == f"{own.step / kd.step:.3f}" and own.step > kd.step

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
 
 import matplotlib as mpl
 import pytest
 from made_records import recorded
+from shown import rows_of
 
 from efflib.papers.diswot import lightweight
 from efflib.papers.diswot.arms import BEST
@@ -46,12 +44,6 @@ def measured(cell: dict, seed: int) -> dict:
         return {"last": 97.5, "leak_free": 96.5}
     last = ACCURACY[cell["model"], cell["method"]] + seed * (1 if cell["model"] == TEACHER.name else 2)
     return {"last": last, "leak_free": last - 5}
-
-
-def rows_of(output: Any) -> list[dict[str, str]]:
-    found = re.findall(r"<tr>(.*?)</tr>", html.unescape(output.data))
-    head, *rows = [re.findall(r"<t[dh]>(.*?)</t[dh]>", row) for row in found]
-    return [dict(zip(head, row, strict=True)) for row in rows]
 
 
 # --- costs ------------------------------------------------------------------------------------------------

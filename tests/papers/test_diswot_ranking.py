@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from made_records import recorded
 from scipy.stats import kendalltau
+from shown import cells_of, rows_by_name
 
 from efflib.papers.diswot import ranking
 from efflib.papers.diswot.costs import cost
@@ -72,17 +73,6 @@ def drawn(name: str) -> list[float]:
     return [score_of(name, draw, seed) for seed in range(2) for draw in range(DRAWS)]
 
 
-def cells_of(output: Any) -> list[list[str]]:
-    rows = re.findall(r"<tr>(.*?)</tr>", html.unescape(output.data))
-    return [re.findall(r"<t[dh]>(.*?)</t[dh]>", row) for row in rows]
-
-
-def rows_of(output: Any) -> dict[str, dict[str, str]]:
-    """First column -> row."""
-    head, *rows = cells_of(output)
-    return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
-
-
 @pytest.fixture(scope="module")
 def results() -> Results:
     return results_of(measured)
@@ -92,7 +82,7 @@ def results() -> Results:
 
 
 def test_scores_are_means_and_deviations_over_draws_beside_the_printed(results) -> None:
-    rows = rows_of(ranking.scores_table(results))
+    rows = rows_by_name(ranking.scores_table(results))
     assert list(rows) == [*NAMES, "largest possible"]
     values = drawn(NAMES[0])
     assert rows[NAMES[0]]["thesis (Grad-CAM, L2)"] == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
@@ -105,18 +95,18 @@ def test_scores_are_means_and_deviations_over_draws_beside_the_printed(results) 
 
 
 def test_bounds_tell_which_printed_scores_a_definition_allows(results) -> None:
-    rows = rows_of(ranking.bounds_table(results))
+    rows = rows_by_name(ranking.bounds_table(results))
     assert rows["thesis (Grad-CAM, L2)"]["printed scores that it allows"] == "1.35"
     assert rows["thesis (Grad-CAM, L2)"]["single draws, lowest to highest"] == "1 to 2.5"
     assert rows["thesis (Grad-CAM, L2)"]["printed scores among the draws"] == "1.35"
     assert rows["thesis, sums of rows"]["largest possible"] == f"{2 * 32 + 2 * 1280:.2f}"
     assert rows["thesis, sums of rows"]["printed scores that it allows"] == "1.35, 138.84, 176.12"
-    empty = rows_of(ranking.bounds_table(results_of(nothing)))
+    empty = rows_by_name(ranking.bounds_table(results_of(nothing)))
     assert empty["relation term alone"]["largest possible"] == f"{2**0.5:.2f}", "bounds need no run"
 
 
 def test_every_network_of_the_space_is_counted_beside_the_printed() -> None:
-    rows = rows_of(ranking.costs_table())
+    rows = rows_by_name(ranking.costs_table())
     assert list(rows) == [TEACHER.name, *NAMES]
     printed = {name: row["printed"] for name, row in rows.items() if row["printed"]}
     assert len(printed) == 3
@@ -137,7 +127,7 @@ def test_each_draw_of_all_series_selects_its_own_student(results) -> None:
     by_student = ranking.draws(results)["thesis"]
     assert ranking.selected(by_student) == ([NAMES[0]] * 3 + [NAMES[1]]) * 2
     output = ranking.selections_table(results)
-    row = rows_of(output)["thesis (Grad-CAM, L2)"]
+    row = rows_by_name(output)["thesis (Grad-CAM, L2)"]
     assert row["selected by single draws (how often)"] == f"{NAMES[0]} (6), {NAMES[1]} (2)"
     assert (row["selected by the mean"], row["its accuracy, % (seeds)"]) == (NAMES[1], "94.95 (2)")
     best = (row["best of the 16 trained"], row["best of the 16 trained, % (seeds)"])
@@ -150,7 +140,7 @@ def test_a_part_of_the_space_is_not_called_all_of_it() -> None:
         return measured(cell, seed, trial) if cell.get("method") == "score" or cell["student"] in NAMES[4:6] else None
 
     output = ranking.selections_table(results_of(some, seeds=1))
-    row = rows_of(output)["thesis (Grad-CAM, L2)"]
+    row = rows_by_name(output)["thesis (Grad-CAM, L2)"]
     assert row["its accuracy, % (seeds)"] == "not trained" and row["best of the 2 trained"] == NAMES[4]
     assert "2 of the 16 are trained, with at least 1 seed: the best of them may not be the best of 16" in output.data
 
@@ -162,7 +152,7 @@ def test_series_are_compared_by_the_orders_of_their_means() -> None:
             found["scores"] = {k: {n: [-v for v in own] for n, own in by.items()} for k, by in found["scores"].items()}
         return found
 
-    row = rows_of(ranking.series_table(results_of(turned)))["thesis (Grad-CAM, L2)"]
+    row = rows_by_name(ranking.series_table(results_of(turned)))["thesis (Grad-CAM, L2)"]
     assert row["tau of 0 and 1"] == "-1.00"
     assert (row["series 0 selects"], row["series 1 selects"]) == (NAMES[1], NAMES[-1])
     assert "Fewer than two series" in ranking.series_table(results_of(measured, seeds=1)).data
@@ -179,7 +169,7 @@ def test_draws_agree_by_the_mean_tau_of_their_pairs() -> None:
 
 def test_correlations_are_those_of_means_over_seeds(results) -> None:
     output = ranking.correlations_table(results)
-    rows = rows_of(output)
+    rows = rows_by_name(output)
     assert list(rows) == [
         *ranking.NAMES.values(), "NWOT", "parameters", "multiply-accumulates", "a random order",
     ]  # fmt: skip
@@ -200,7 +190,7 @@ def test_correlations_are_those_of_means_over_seeds(results) -> None:
 
 def test_three_students_of_one_seed_are_shown_and_nothing_is_concluded() -> None:
     output = ranking.correlations_table(results_of(measured, "smoke", 1))
-    rows = rows_of(output)
+    rows = rows_by_name(output)
     assert "tau, 95 % (seeds)" not in rows["parameters"], "one seed has no interval"
     assert float(rows["thesis (Grad-CAM, L2)"]["Kendall's tau"]) in (-1, -0.333, 0.333, 1)
     assert "No order of 3 students can have p below 0.05" in html.unescape(output.data)
@@ -215,13 +205,13 @@ def test_a_predictor_without_an_order_says_why() -> None:
         found = measured(cell, seed, trial)
         return found | {"nwot": dict.fromkeys(found["nwot"], float("-inf"))} if "nwot" in found else found
 
-    rows = rows_of(ranking.correlations_table(results_of(flat, seeds=1)))
+    rows = rows_by_name(ranking.correlations_table(results_of(flat, seeds=1)))
     assert "must be finite numbers" in rows["NWOT"]["why not"] and not rows["NWOT"]["Kendall's tau"]
     assert not rows["parameters"]["why not"]
 
 
 def test_gaps_are_paired_and_the_nearest_neighbour_stands_beside(results) -> None:
-    rows = rows_of(ranking.gaps_table(results))
+    rows = rows_by_name(ranking.gaps_table(results))
     best = rows["w100-d17-gap"]
     assert best["gap"] == "+2.00 ± 0.00 (2)" and best["printed gap"] == f"{92.99 - 90.92:+.2f}"
     assert rows["w035-d17-gap"]["printed gap"] == f"{93.00 - 86.19:+.2f}"
@@ -292,7 +282,7 @@ def test_the_number_of_parameters_alone_names_the_printed_winner() -> None:
     assert found["parameters"] == (pytest.approx(0.8165, abs=5e-5), True)
     assert found["training accuracy"] == (pytest.approx(1 / 3), False)
     output = ranking.printed_predictors_table()
-    assert rows_of(output)["parameters"]["tau-b with the printed test accuracy"] == "+0.8165"
+    assert rows_by_name(output)["parameters"]["tau-b with the printed test accuracy"] == "+0.8165"
     assert "once in 6 times" in output.data
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
-import re
 from typing import Any
 
 import pytest
 from made_records import recorded
+from shown import rows_of
 
 from efflib.papers.diswot import arms, rates
 from efflib.papers.diswot.tables import tables
@@ -25,23 +24,17 @@ def teacher(scale: str, seed: int, lr: float | None, held: list[float]) -> Any:
     return recorded(trial, {"curves": {"validation": held, "test": [each - 1 for each in held]}, "followed": {}})
 
 
-def rows() -> list[dict[str, str]]:
-    found = re.findall(r"<tr>(.*?)</tr>", html.unescape(rates.rates_table().data))
-    head, *body = [re.findall(r"<t[dh]>(.*?)</t[dh]>", row) for row in found]
-    return [dict(zip(head, row, strict=True)) for row in body]
-
-
 def test_teachers_at_each_rate_and_whether_all_of_them_are_good_enough(store):
     for seed, (slow, fast) in enumerate([(80.0, 97.0), (82.0, 96.0)]):
         store.save(teacher("tiny", seed, 1e-4, [50.0, slow]))
         store.save(teacher("tiny", seed, None, [60.0, fast]))
-    slow, fast = rows()
+    slow, fast = rows_of(rates.rates_table())
     assert (slow["scale"], slow["rate"], fast["rate"]) == ("tiny", "0.0001", "0.001, used")
     assert slow["held-out images"].startswith("81.00 ±") and fast["held-out images"].startswith("96.50 ±")
     assert slow["test images"].startswith("80.00 ±") and slow["epochs"] == "2"
     assert (slow["above 95 %"], fast["above 95 %"]) == ("no", "yes")
     store.save(teacher("tiny", 2, None, [60.0, 94.9]))  # one of them is not
-    assert rows()[1]["above 95 %"] == "no"
+    assert rows_of(rates.rates_table())[1]["above 95 %"] == "no"
 
 
 def test_without_a_teacher_there_is_a_sentence(store):

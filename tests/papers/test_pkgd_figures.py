@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import re
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from made_records import recorded
+from shown import cells_of
 
 from efflib import create_model, load_dataset
 from efflib.data import NORMALISATION
@@ -230,11 +230,6 @@ def pictures(output) -> list[np.ndarray]:
 
 def alt_of(output) -> str:
     return re.search('alt="([^"]+)"', output.data)[1]
-
-
-def cells_of(output) -> list[list[str]]:
-    rows = re.findall(r"<tr>(.*?)</tr>", html.unescape(output.data))
-    return [re.findall(r"<t[dh]>(.*?)</t[dh]>", row) for row in rows]
 
 
 # --- figure 5: times --------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from made_records import recorded
+from shown import cells_of, rows_by_name
 
 from efflib.data import embedded_names
 from efflib.models import create_model
@@ -69,17 +70,6 @@ def measured(cell: dict, seed: int, trial: Any) -> Metrics:
     gave = 2.0 if cell["method"] == "default_safe" else 0.0
     told |= {"checks": 2, "violations_restored": gave / 2, "channels": 3 * gave, "mean_bits_given_back": gave / 4}
     return {**found, **told, "curves": curves}
-
-
-def cells_of(output: Any) -> list[list[str]]:
-    rows = re.findall(r"<tr>(.*?)</tr>", html.unescape(output.data))
-    return [re.findall(r"<t[dh]>(.*?)</t[dh]>", row) for row in rows]
-
-
-def rows_of(output: Any) -> dict[str, dict[str, str]]:
-    """First column -> row."""
-    head, *rows = cells_of(output)
-    return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
 
 
 OWN = "our setting, safe, gamma 0.1"
@@ -137,7 +127,7 @@ def test_alone_ends_at_no_bits_not_below() -> None:
 
 
 def test_sizes_stand_beside_the_optimiser_alone() -> None:
-    rows = rows_of(boards.sizes_table(results_of("table1", measured)))
+    rows = rows_by_name(boards.sizes_table(results_of("table1", measured)))
     assert list(rows) == ["float", "unsafe", "safe", "our setting, unsafe, gamma 0.1", OWN]
     assert rows["safe"]["soft bytes"] == "20,893 (1)" and rows["safe"]["optimiser alone"] == "20,893"
     assert (rows["safe"]["apart, %"], rows["safe"]["steps"]) == ("+0.000 (1)", "200")
@@ -151,12 +141,12 @@ def test_sizes_stand_beside_the_optimiser_alone() -> None:
 
 
 def test_a_size_that_the_optimiser_alone_ends_at_zero_has_no_ratio() -> None:
-    rows = rows_of(boards.sizes_table(results_of("table1", measured, "paper")))
+    rows = rows_by_name(boards.sizes_table(results_of("table1", measured, "paper")))
     assert (rows[OWN]["optimiser alone"], rows[OWN]["apart, %"], rows[OWN]["soft bytes"]) == ("0", "", "500 (1)")
 
 
 def test_seeds_give_intervals() -> None:
-    rows = rows_of(boards.accuracies_table(results_of("table1", measured, seeds=3)))
+    rows = rows_by_name(boards.accuracies_table(results_of("table1", measured, seeds=3)))
     assert rows["safe"]["test"] == "98.60 ± 0.25 (3)"
     assert rows["safe"]["gap"] == "+1.50 ± 0.00 (3)"
     assert rows["safe"]["test, batch statistics"] == "98.35 ± 0.25 (3)"
@@ -165,12 +155,12 @@ def test_seeds_give_intervals() -> None:
 
 
 def test_a_gap_is_positive_where_test_examples_are_worse() -> None:
-    rows = rows_of(boards.accuracies_table(results_of("table2", measured)))  # a loss: 1.5 lower on test is better
+    rows = rows_by_name(boards.accuracies_table(results_of("table2", measured)))  # a loss: 1.5 lower on test is better
     assert rows["safe"]["gap"] == "-1.500 (1)"
 
 
 def test_tightening_is_told_before_and_after() -> None:
-    rows = rows_of(boards.tighten_table(results_of("table1", measured)))
+    rows = rows_by_name(boards.tighten_table(results_of("table1", measured)))
     assert "float" not in rows
     assert (rows["safe"]["as trained"], rows["safe"]["tightened"], rows["safe"]["difference"]) == (
         "98.50 (1)", "98.50 (1)", "+0.000 (1)",
@@ -180,7 +170,7 @@ def test_tightening_is_told_before_and_after() -> None:
 
 def test_controls_are_paired_and_named() -> None:
     output = boards.controls_table(results_of("table1", measured, "paper", 3))
-    rows = rows_of(output)
+    rows = rows_by_name(output)
     assert rows["safe - unsafe"]["measured"] == "+1.00 ± 0.00 (3)"
     assert rows["unsafe - float"]["measured"] == "-0.50 ± 0.00 (3)"
     assert rows["safe - extra batch"]["measured"] == "+0.10 ± 0.00 (3)"
@@ -189,11 +179,11 @@ def test_controls_are_paired_and_named() -> None:
     assert sum(name.startswith("our setting, safe") for name in rows) == 5, "one for each gamma"
     assert "positive is better" in output.data
     decoder = boards.controls_table(results_of("table2", measured, "paper"))
-    assert "negative is better" in decoder.data and "float - float, half as many steps" in rows_of(decoder)
+    assert "negative is better" in decoder.data and "float - float, half as many steps" in rows_by_name(decoder)
 
 
 def test_restorations_are_counted_zeros_included() -> None:
-    rows = rows_of(boards.restorations_table(results_of("table1", measured, "paper")))
+    rows = rows_by_name(boards.restorations_table(results_of("table1", measured, "paper")))
     assert not {"float", "unsafe", "extra batch"} & set(rows), "these watch nothing"
     safe, own = rows["safe"], rows[OWN]
     assert (safe["checks"], safe["checks that gave bits back"], safe["channels restored"]) == (
@@ -205,12 +195,12 @@ def test_restorations_are_counted_zeros_included() -> None:
     assert safe["trigger"] == "worse than the last check by more than 10 points"
     assert own["trigger"] == "worse than the best check by more than 1 point"
     assert (own["checks that gave bits back"], own["mean bits given back"]) == ("1.0 (1)", "0.50 (1)")
-    decoder = rows_of(boards.restorations_table(results_of("table2", measured)))
+    decoder = rows_by_name(boards.restorations_table(results_of("table2", measured)))
     assert decoder["safe"]["trigger"].endswith("0.1 nats")
 
 
 def test_our_setting_has_bits_beside_those_of_the_optimiser_alone() -> None:
-    rows = rows_of(boards.own_table(results_of("table1", measured)))
+    rows = rows_by_name(boards.own_table(results_of("table1", measured)))
     assert list(rows) == ["our setting, unsafe, gamma 0.1", OWN]
     alone, learned = float(rows[OWN]["optimiser alone, bits"]), float(rows[OWN]["bits per weight"].split()[0])
     assert learned - alone == pytest.approx(8 * 500 / 5256, abs=0.01)
@@ -233,7 +223,7 @@ def test_without_runs_sentences_take_the_place_of_tables_and_pictures(tmp_path) 
 
 def test_some_rows_alone_are_shown_too() -> None:
     only = results_of("table1", lambda *given: measured(*given) if given[0]["method"] == "float" else None)
-    assert list(rows_of(boards.sizes_table(only))) == ["float"]
+    assert list(rows_by_name(boards.sizes_table(only))) == ["float"]
     assert "No run" in boards.own_table(only).data and "No run" in boards.curves_figure(only).data
 
 
@@ -340,7 +330,7 @@ def test_the_shuffled_twin_stands_beside_the_stream(tmp_path) -> None:
     assert "shuffled" not in cells_of(boards.protocol_table(results, store))[0]
     for seed, twin in enumerate(twins):
         store.save(recorded(twin, {"last": 97.0 + 0.1 * seed}))
-    rows = rows_of(boards.protocol_table(results, store))
+    rows = rows_by_name(boards.protocol_table(results, store))
     assert rows["float"]["stream"].startswith("98.050 ±") and rows["float"]["shuffled"].startswith("97.050 ±")
     assert rows["float"]["shuffled - stream"] == "-1.000 ± 0.000 (2)"
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 import math
-import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from shown import cells_of
 from torch import nn
 
 from efflib import create_model
@@ -29,11 +28,6 @@ from efflib.trials import Store, Trial
 from efflib.trials.recipes import Context
 
 mpl.use("agg")
-
-
-def cells_of(output: Any) -> list[list[str]]:
-    rows = re.findall(r"<tr>(.*?)</tr>", output.data)
-    return [[html.unescape(cell) for cell in re.findall(r"<t[dh]>(.*?)</t[dh]>", row)] for row in rows]
 
 
 def column(output: Any, name: str) -> list[str]:
