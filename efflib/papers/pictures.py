@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from efflib.data import ImageSet, load_dataset
 from efflib.papers.baselines import new_model
@@ -46,6 +47,11 @@ def small_objects(data: ImageSet, per_class: int = 1) -> np.ndarray:
     small = np.asarray(data.masks).mean(axis=(1, 2)) < 0.25
     chosen = [np.flatnonzero(small & (data.labels == label))[:per_class] for label in range(len(data.classes))]
     return np.concatenate(chosen)
+
+
+def as_uint8(images: Tensor) -> np.ndarray:
+    """(N, C, H, W) in [0, 1] -> (N, H, W, C) uint8."""
+    return (255 * images).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:

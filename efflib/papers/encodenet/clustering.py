@@ -147,16 +147,6 @@ class Clustering:
     noise: tuple[int, ...]
     unsplit: tuple[int, ...]
 
-    @property
-    def total(self) -> int:
-        """Clusters of all classes, which is the number of codes."""
-        return sum(self.counts)
-
-    @property
-    def offsets(self) -> Tensor:
-        """int64 (C,): the code of the first cluster of each class; an image's code is offsets[label] + its cluster."""
-        return torch.tensor(self.counts).cumsum(0) - torch.tensor(self.counts)
-
     def assign(self, features: Tensor, labels: Tensor | np.ndarray) -> Tensor:
         """The nearest centroid of the true class, for images that were not clustered (section 2.8).
 

@@ -21,7 +21,7 @@ from efflib.papers.encodenet.autoencoder import ConvertingAutoencoder, converted
 from efflib.papers.encodenet.codebook import Codebook
 from efflib.papers.encodenet.cost import Cost, cost_of
 from efflib.papers.features import labels_of
-from efflib.papers.pictures import trained_model
+from efflib.papers.pictures import as_uint8, trained_model
 from efflib.report.figures import image_grid, themed
 from efflib.report.html import html_table, sentence
 from efflib.report.measures import measure_of
@@ -222,12 +222,7 @@ def _asked_and_got(
     scaling = normalisation(entry.trial.settings.training, data)
     outputs = converted(model, torch.from_numpy(data.images[chosen]), *scaling, entry.record.precision)
     codes = (book.train if part == "train" else book.test)[torch.from_numpy(chosen)]
-    return _pictures(book.images[codes]), _pictures(outputs)
-
-
-def _pictures(images: Tensor) -> np.ndarray:
-    """(N, C, H, W) in [0, 1] -> (N, H, W, C) uint8."""
-    return (255 * images).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return as_uint8(book.images[codes]), as_uint8(outputs)
 
 
 # --- table 2: what it costs -------------------------------------------------------------------------------

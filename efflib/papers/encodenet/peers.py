@@ -28,7 +28,7 @@ from efflib.papers.encodenet.autoencoder import converted
 from efflib.papers.encodenet.cost import Cost, cost_of
 from efflib.papers.encodenet.losses import converter
 from efflib.papers.features import pixels_of
-from efflib.papers.pictures import examples, small_objects, trained_model
+from efflib.papers.pictures import as_uint8, examples, small_objects, trained_model
 from efflib.report.audit import half_up
 from efflib.report.figures import image_grid, themed
 from efflib.report.html import html_table, sentence
@@ -262,7 +262,7 @@ def _of_encodenet(trial: Trial, store: Store, chosen: np.ndarray) -> list[np.nda
     train, _, _ = split(about)
     outputs = converted(model, torch.from_numpy(train.images[chosen]), *normalisation(about.training, train), "fp32")
     codes = book.images[book.train[torch.from_numpy(chosen)]]
-    return [(255 * each).round().to(torch.uint8).permute(0, 2, 3, 1).numpy() for each in (codes, outputs)]
+    return [as_uint8(codes), as_uint8(outputs)]
 
 
 def bars(values: Tensor, side: int = 40) -> np.ndarray:

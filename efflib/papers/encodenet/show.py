@@ -19,7 +19,7 @@ from efflib.papers.encodenet.autoencoder import ConvertingAutoencoder, converted
 from efflib.papers.encodenet.codebook import Codebook, Ranking, ranking
 from efflib.papers.encodenet.losses import converter
 from efflib.papers.features import labels_of
-from efflib.papers.pictures import trained_model
+from efflib.papers.pictures import as_uint8, trained_model
 from efflib.report.figures import image_grid, themed
 from efflib.report.html import html_table
 from efflib.training import normalisation, predict
@@ -451,5 +451,4 @@ def conversion_strip(shown: Scene, images: int = 4) -> Any:
 def _pictures(values: Tensor, like: ImageSet) -> np.ndarray:
     """(N, D) in [0, 1] -> (N, H, W, C) uint8."""
     height, width, channels = like.images.shape[1:]
-    images = values.reshape(-1, channels, height, width).permute(0, 2, 3, 1)
-    return (255 * images).round().to(torch.uint8).numpy()
+    return as_uint8(values.reshape(-1, channels, height, width))
