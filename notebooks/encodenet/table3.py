@@ -169,6 +169,13 @@ page.measured()
 page.comparison()
 
 # %% [markdown]
+# How far did the autoencoders come? An NMSE of 1 is an output that ignores its input. An autoencoder that stays near it for long has
+# hardly begun to learn, and a second stage on its encoder then says little about the method.
+
+# %% tags=["remove-input"]
+readings.at_every_scale(page, readings.autoencoders_table)
+
+# %% [markdown]
 # Every point is a mean over seeds with its 95 % interval; the grey line and band are the baseline's. Left the targets of the
 # paper, right what cluster codes have to beat, on a scale of its own.
 

@@ -10,11 +10,11 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 from made_records import recorded
-from shown import cells_of
+from shown import cells_of, rows_of
 
 from efflib.papers.encodenet import arms, readings, rule
 from efflib.papers.encodenet.tables import tables
-from efflib.trials import Entry, Results
+from efflib.trials import Entry, Results, Store
 
 mpl.use("agg")
 
@@ -158,3 +158,25 @@ def test_the_figure_has_every_arm_the_baseline_and_the_printed_gaps() -> None:
 def test_the_smoke_run_is_drawn_with_one_seed() -> None:
     output = readings.targets_figure(results_of(printed_order, "smoke", 1))
     assert output.data.count("<img") == 2 and "head_only control without codes 79." in output.data
+
+
+# --- its autoencoders -------------------------------------------------------------------------------------
+
+
+def test_autoencoders_tell_how_far_they_came_and_who_was_slow(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("EFFLIB_RESULTS", str(tmp_path))
+    store, results = Store(tmp_path), results_of(printed_order)
+    assert "No autoencoder is recorded at scale tiny." in readings.autoencoders_table(results).data
+    for seed in (0, 1):
+        parent = arms.baseline("tiny", "resnet20", "cifar10", seed)
+        for target, start in (("class", 0.8), ("noise_code", 0.95 - 0.1 * seed)):
+            losses = [1.0, 0.99, start, *[0.5] * 47]  # 5 % of 50 epochs are three, begun ones counted
+            told = {"train_mse": 0.02, "train_nmse": 0.2, "test_nmse": 0.3, "nearest_representative": 60.0 + seed}
+            told["curves"] = {"train_loss": [0.1 * loss for loss in losses]}
+            store.save(recorded(arms.autoencoder("tiny", parent, target), told))
+    rows = {row["target"]: row for row in rows_of(readings.autoencoders_table(results))}
+    assert set(rows) == {"class", "noise_code"} and rows["class"]["encoder starts"] == "from scratch"
+    assert rows["class"]["NMSE after 5 %"] == "0.800 ± 0.000 (2)"
+    assert rows["noise_code"]["NMSE after 5 %"].startswith("0.900 ±")
+    assert (rows["class"]["slow"], rows["noise_code"]["slow"]) == ("no", "yes")  # one slow seed is enough
+    assert rows["class"]["nearest representative right, % of test images"].startswith("60.5 ±")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -13,6 +14,7 @@ from efflib.papers.encodenet import arms, claims, rule
 from efflib.report import notebook
 from efflib.report.figures import themed
 from efflib.report.html import html_table, sentence
+from efflib.report.provenance import all_behind
 from efflib.report.verdict import Interval, interval, interval_text
 
 if TYPE_CHECKING:
@@ -202,6 +204,51 @@ def at_every_scale(page: TablePage, *tables: Callable[[Results], Any]) -> Any:
     """The given tables for every recorded scale, smallest first; a sentence where nothing is recorded."""
     nothing = "Nothing is measured on real data yet, so the rule has nothing to decide."
     return notebook.at_every_scale(page, *tables, nothing=nothing)
+
+
+# --- table 3: its autoencoders ----------------------------------------------------------------------------
+
+EARLY, SLOW = 0.05, 0.9  # share of the schedule after which an autoencoder still above this NMSE is slow (spec, 4.2)
+
+
+def autoencoders_table(results: Results) -> Any:
+    """Table: how far the autoencoders behind the readings came, relative to the best constant output."""
+    recorded = {entry.trial.identity: entry.metrics for entry in all_behind(results).entries if entry.usable}
+    found: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
+    for entry in results.entries:
+        encoder = entry.trial.parents.get("encoder")
+        if encoder is not None and encoder.recipe == "autoencoder" and encoder.identity in recorded:
+            about: Any = encoder.settings
+            place = entry.cell["target"], _STARTS[about.encoder_init]
+            found.setdefault(place, {})[entry.seed] = recorded[encoder.identity]
+    if not found:
+        return sentence(f"No autoencoder is recorded at scale {results.scale}.")
+    rows = []
+    for (target, start), metrics in found.items():
+        early = {seed: _early_nmse(own) for seed, own in metrics.items()}
+        row = {"target": target, "encoder starts": start, f"NMSE after {100 * EARLY:g} %": interval_text(early, 3)}
+        for title, name, decimals in _ENDS:
+            row[title] = interval_text({seed: own[name] for seed, own in metrics.items()}, decimals)
+        rows.append({**row, "slow": any(value > SLOW for value in early.values())})
+    caption = (
+        f"Autoencoders of scale {results.scale}, mean ± half the 95 % interval (seeds). NMSE: MSE over that of the "
+    )
+    caption += f"best constant output; slow: still above {SLOW:g} after {100 * EARLY:g} % of the epochs, in any seed"
+    return HTML(html_table(rows, caption, f"encodenet-table3-autoencoders-{results.scale}"))
+
+
+_ENDS = (
+    ("NMSE at the end, training images", "train_nmse", 3),
+    ("NMSE at the end, test images", "test_nmse", 3),
+    ("nearest representative right, % of test images", "nearest_representative", 1),
+)
+
+
+def _early_nmse(metrics: Mapping[str, Any]) -> float:
+    """NMSE of the training steps in the epoch that ends the first `EARLY` of the schedule."""
+    losses = metrics["curves"]["train_loss"]
+    variance = metrics["train_mse"] / metrics["train_nmse"]
+    return losses[math.ceil(EARLY * len(losses)) - 1] / variance
 
 
 # --- table 3: the figure ----------------------------------------------------------------------------------
