@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import types
-from html import unescape
 
 import matplotlib
 import pytest
 import torch
+from shown import cells_of
 
 from efflib.models import create_model
 from efflib.papers.bimask import peers
@@ -33,12 +32,6 @@ class Made:
         return {seed: value for seed, value in values.items() if value is not None}
 
 
-def rows(shown) -> list[list[str]]:
-    """Cells of a plain HTML table, its head first."""
-    lines = re.findall(r"<tr>(.*?)</tr>", shown.data, re.S)
-    return [[unescape(text) for text in re.findall(r"<t[hd]>(.*?)</t[hd]>", line, re.S)] for line in lines]
-
-
 # --- table 5 ---------------------------------------------------------------------------------------------------------
 
 
@@ -61,7 +54,7 @@ def test_effects_are_paired_by_seed():
 
 
 def test_pooling_by_seed_and_by_run():
-    head, ten, hundred, both = rows(peers.pooled(compared(Made(tables["table5"], effect))))
+    head, ten, hundred, both = cells_of(peers.pooled(compared(Made(tables["table5"], effect))))
     assert head[0] == "data set"
     # The mean of KD and AT is 2 for every seed: no spread at all; six single runs have one.
     assert ten[3] == "+2.00 ± 0.00 (3)"
@@ -83,12 +76,12 @@ def test_seeds_that_a_method_lacks_are_left_out_of_the_pool():
     def partly(cell, seed):
         return None if cell["method"] == "at" and seed == 2 else effect(cell, seed)
 
-    ten = rows(peers.pooled(compared(Made(tables["table5"], partly))))[1]
+    ten = cells_of(peers.pooled(compared(Made(tables["table5"], partly))))[1]
     assert ten[3] == "+2.00 ± 0.00 (2)" and ten[4].endswith("(5)")
 
 
 def test_seeds_for_a_tenth_of_a_point():
-    shown = rows(peers.seeds_for_a_tenth(Made(tables["table5"], effect)))
+    shown = cells_of(peers.seeds_for_a_tenth(Made(tables["table5"], effect)))
     assumed = {line[0]: line[2] for line in shown if "assumed" in line[0]}
     assert assumed["0.20, assumed for one run"] == "63"  # the spec's number
     measured = next(line for line in shown if line[1] == "kd, cifar10: paired by seed")
@@ -100,7 +93,7 @@ def test_nothing_measured_is_said_in_words():
     nothing = compared(Made(tables["table5"], lambda cell, seed: None))
     assert "No student of both teachers is measured at scale tiny yet" in peers.teacher_figure(nothing).data
     assert "No student of both teachers is measured at scale tiny yet" in peers.pooled(nothing).data
-    assert len(rows(peers.seeds_for_a_tenth(nothing.results))) == 4
+    assert len(cells_of(peers.seeds_for_a_tenth(nothing.results))) == 4
 
 
 def test_the_figure_says_its_numbers_in_words():
@@ -115,7 +108,7 @@ def test_the_figure_says_its_numbers_in_words():
 def test_equal_compute_table():
     points = {"baseline": 0, "cbs": 1, "lerac": 2, "bimask": 4, "baseline_equal": 3, "cbs_equal": 5, "lerac_equal": 4}
     results = Made(tables["table4"], lambda cell, seed: 80.0 + seed + points[cell["method"]])
-    head, *lines = rows(peers.equal_compute(results))
+    head, *lines = cells_of(peers.equal_compute(results))
     assert len(lines) == 2 * 3  # two data sets; curricula that did not run are not there
     numbers = {line[2]: [text.split()[0] for text in line[3:] if text] for line in lines if line[1] == "cifar10"}
     assert numbers == {
@@ -127,12 +120,12 @@ def test_equal_compute_table():
 
 
 def test_an_arm_is_charged_with_what_it_needs():
-    found = dict(line[:2] for line in rows(peers.compute(tables["table4"], "tiny"))[1:])
+    found = dict(line[:2] for line in cells_of(peers.compute(tables["table4"], "tiny"))[1:])
     assert found["baseline"] == found["cbs"] == found["lerac"] == "1.00"
     # 6 passes over 2N after 30 over N: 12 / 30 more, but fewer evaluations.
     assert found["bimask"] == found["baseline_equal"] == found["cbs_equal"]
     assert 1.3 < float(found["bimask"]) < 1.4
-    small = dict(line[:2] for line in rows(peers.compute(tables["table4"], "small"))[1:])
+    small = dict(line[:2] for line in cells_of(peers.compute(tables["table4"], "small"))[1:])
     assert small["self_taught"] == "2.00"  # its scorer is a whole baseline
     assert float(small["efficienttrain"]) < 0.7 and float(small["lcdnet_cl"]) > 1.2
 

@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from shown import rows_of
 
 from efflib.papers.baselines import CANARY_SETTINGS, ClassifierConfig, new_model, split
 from efflib.papers.encodenet import arms, losses
@@ -50,13 +51,6 @@ def text_of(shown) -> str:
 
 def alt_of(shown) -> str:
     return unescape("".join(re.findall(r'class="only-light" alt="(.*?)"', shown.data)))
-
-
-def rows_of(shown) -> list[dict[str, str]]:
-    """Rows of a plain HTML table by the titles of its columns."""
-    lines = re.findall(r"<tr>(.*?)</tr>", shown.data, re.S)
-    head, *body = [[unescape(t) for t in re.findall(r"<t[hd]>(.*?)</t[hd]>", line, re.S)] for line in lines]
-    return [dict(zip(head, line, strict=True)) for line in body]
 
 
 # --- table 1: losses --------------------------------------------------------------------------------------

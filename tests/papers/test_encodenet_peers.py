@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import types
 from decimal import Decimal
-from html import unescape
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from shown import cells_of
 from torch import nn
 
 from efflib.data import load_dataset
@@ -42,12 +42,6 @@ class Made:
         matching = [e for e in self.entries if cell.items() <= e.cell.items()]
         values = {e.seed: self.rule(e.cell, e.seed) for e in matching}
         return {seed: value for seed, value in values.items() if value is not None}
-
-
-def rows(shown: Any) -> list[list[str]]:
-    """Cells of a page's HTML table, its head first."""
-    lines = re.findall(r"<tr>(.*?)</tr>", shown.data, re.S)
-    return [[unescape(text) for text in re.findall(r"<t[hd]>(.*?)</t[hd]>", line, re.S)] for line in lines]
 
 
 def nothing(cell: dict[str, Any], seed: int) -> None:
@@ -201,18 +195,18 @@ def test_published_numbers_of_table5_are_of_resnet50():
 @pytest.mark.parametrize(("name", "columns"), [("table4", 8), ("table5", 6)])
 def test_the_published_table_names_its_sources(name, columns):
     shown = peers.published_table(name)
-    head, *lines = rows(shown)
+    head, *lines = cells_of(shown)
     assert len(head) == columns and len(lines) == len(peers.published_rows(name))
     for row in peers.published_rows(name):
         assert f"<li>{row['reference']}: " in shown.data
 
 
 def test_leads_in_test_images_and_deviations():
-    lines = {line[1]: line[2:] for line in rows(peers.leads_table(tables["table5"].printed))[1:]}
+    lines = {line[1]: line[2:] for line in cells_of(peers.leads_table(tables["table5"].printed))[1:]}
     assert lines["BAM"] == ["+0.07", "+7", "0.56", "+0.1"]
     assert lines["alone"] == ["+2.87", "+287", "0.58", "+5.0"]
     assert lines["GAM"][0] == "-1.23" and len(lines) == 6
-    four = rows(peers.leads_table(tables["table4"].printed))[1:]
+    four = cells_of(peers.leads_table(tables["table4"].printed))[1:]
     assert [line[:4] for line in four if line[1] == "teacher"] == [
         ["resnet110 to resnet32", "teacher", "-0.43", "-43"],
         ["vgg16 to vgg8", "teacher", "+0.06", "+6"],
@@ -223,7 +217,7 @@ def test_leads_in_test_images_and_deviations():
 def test_the_deviation_of_a_difference_is_that_of_simulated_test_sets():
     """Accuracies 80.10 and 80.03, each on its own 10,000 images."""
     draws = np.random.default_rng(0).binomial(10_000, [[0.8010], [0.8003]], (2, 20_000)) / 100
-    [line] = [line for line in rows(peers.leads_table(tables["table5"].printed)) if line[1] == "BAM"]
+    [line] = [line for line in cells_of(peers.leads_table(tables["table5"].printed)) if line[1] == "BAM"]
     assert float(line[4]) == pytest.approx((draws[0] - draws[1]).std(), abs=0.01)
 
 
@@ -260,7 +254,7 @@ def test_places_are_read_from_the_networks():
 
 
 def test_the_table_of_sizes_says_what_is_added():
-    lines = {line[0]: line[1:] for line in rows(peers.sizes_table(tables["table5"].printed))[1:]}
+    lines = {line[0]: line[1:] for line in cells_of(peers.sizes_table(tables["table5"].printed))[1:]}
     assert lines["ResNet50"][2:5] == ["23,705,252", "23.71", "yes"]
     assert lines["CBAM"][5:] == ["10.7 %", "1.303", "1.00"]
     assert lines["GAM"][5:] == ["530.5 %", "8.009", "6.17"]
@@ -435,7 +429,7 @@ def test_channel_gates_by_class(networks):
 
 
 def test_the_table_of_gates(networks):
-    head, *lines = rows(peers.gates_table(networks, examples(3)))
+    head, *lines = cells_of(peers.gates_table(networks, examples(3)))
     assert head[0] == "network" and len(lines) == 2 * 4
     assert [line[2] for line in lines[:4]] == ["32", "64", "128", "256"]
     assert all(line[-1].endswith(" %") and 0 <= int(line[-1][:-2]) <= 100 for line in lines)
@@ -458,7 +452,7 @@ def test_gates_that_know_the_objects_are_found_out(networks, monkeypatch):
         monkeypatch.setattr(
             peers, "spatial_maps", lambda model, data, sign=sign: {"stage1": 0.5 + 0.4 * sign * objects}
         )
-        [line] = rows(peers.spatial_table({"CBAM": networks["CBAM"]}, data))[1:]
+        [line] = cells_of(peers.spatial_table({"CBAM": networks["CBAM"]}, data))[1:]
         on, off = ("0.900", "0.500") if sign > 0 else ("0.100", "0.500")
         assert line == ["CBAM", "stage 1", on, off, auc]
 
