@@ -168,7 +168,8 @@ page.decomposition(["baseline", "baseline_long", "encodenet", "finetune"])
 # therefore taken seed by seed, and the intervals on this page are of these differences. A single pair of networks can
 # be compared more sharply too, because both answer the same test images: only those count on which one is right and
 # the other is not. If the two networks were equally good, either would be as likely to be the right one; McNemar's test
-# asks how improbable the observed split then is. The paper gives no such counts. Those of this page's own networks:
+# asks how improbable the observed split then is. The paper gives no such counts. They need the networks
+# themselves, which records do not keep; those of a `smoke` run are at hand:
 
 # %% tags=["remove-input"]
 losses.disagreements(results, Store.for_scale(scale)) if scale == "smoke" else None
