@@ -131,7 +131,7 @@ page.plan()
 # holds a *series* of 16, and each seed of this page brings a series of its own. Where one score per student is needed, below
 # and in the claims, it is the mean over the draws of all series.
 #
-# The spec of this page names options of the score that are left out here: other norms of the difference (spectral, row by row), a
+# Left out here: other norms of the difference (spectral, row by row), a
 # *trained* teacher, and maps of true LRP instead of gradient times activation.
 #
 # ## The run
