@@ -293,9 +293,14 @@ def at_every_scale(
     page: TablePage,
     *tables: Callable[[Any], Any],
     nothing: str = "No trial on real data has a usable record for this yet.",
+    has: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """The given tables of results for every recorded scale, smallest first; a sentence where nothing is recorded."""
-    parts = [table(shown.results).data for shown in page.recorded.values() for table in tables]
+    """The given tables of results for every recorded scale, smallest first; a sentence where nothing is recorded.
+
+    `has` chooses the scales by what their results have, e.g. what needs no training and is there before any accuracy.
+    """
+    chosen = page.recorded if has is None else {s: each for s, each in page.found.items() if has(each.results)}
+    parts = [table(shown.results).data for shown in chosen.values() for table in tables]
     return _html("".join(parts)) if parts else sentence(nothing)
 
 

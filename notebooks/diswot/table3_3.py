@@ -159,7 +159,7 @@ page.measured()
 ranking.scores_table(results)
 
 # %% tags=["remove-input"]
-at_every_scale(page, ranking.scores_table)
+at_every_scale(page, ranking.scores_table, has=ranking.draws)
 
 # %% [markdown]
 # Can the formula give the printed scores? A score of 1.35 is possible. 138.84 and 176.12 lie far above the bound of

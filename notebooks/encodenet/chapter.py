@@ -219,6 +219,10 @@ show.entropy_strip(shown, code)
 show.entropy_histogram(shown)
 
 # %% [markdown]
+# A network trained longer pushes most of this histogram towards 0, so far that the ranking of the surest images drowns in the
+# rounding of single precision ({ref}`audit <audit-encodenet-22>`); we compute it in double precision from logarithms.
+
+# %% [markdown]
 # The representatives of all clusters, which are what the autoencoder has to draw:
 
 # %% tags=["hide-input"]
@@ -233,9 +237,6 @@ codebooks_page.representatives_grid(shown.book, shown.train)
 codebooks_page.codebooks_table()
 
 # %% [markdown]
-# A network trained longer pushes most of this histogram towards 0, so far that the ranking of the surest images drowns in the
-# rounding of single precision ({ref}`audit <audit-encodenet-22>`); we compute it in double precision from logarithms.
-#
 # ## Figure 5: conversions
 #
 # Inputs, what both autoencoders make of them, the code that was the target, and the code with the largest weight in the

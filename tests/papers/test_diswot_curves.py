@@ -139,10 +139,10 @@ def test_the_largest_scale_with_trained_students_is_shown(strategies) -> None:
     small = results_of("table3_4", lambda *given: measured(*given) if "epochs" not in given[0] else None, "small")
     own = results_of("table3_4", measured, "smoke", 1)
     recorded = {each.scale: compare(each.table, each) for each in (strategies, small)}
-    page: Any = SimpleNamespace(recorded=recorded, results=own)
+    page: Any = SimpleNamespace(found=recorded, results=own)
     assert curves.shown(page) is strategies, "small has the nearest neighbour alone"
     assert curves.shown(page, lambda results: results.scale == "small") is small
-    assert curves.shown(SimpleNamespace(recorded={"small": recorded["small"]}, results=own)) is own
+    assert curves.shown(SimpleNamespace(found={"small": recorded["small"]}, results=own)) is own
 
 
 # --- figures ----------------------------------------------------------------------------------------------

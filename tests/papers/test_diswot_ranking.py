@@ -221,11 +221,17 @@ def test_gaps_are_paired_and_the_nearest_neighbour_stands_beside(results) -> Non
 
 def test_the_headline_tells_the_taus(results) -> None:
     shown, without = (compare(each.table, each) for each in (results, results_of(nothing, "paper")))
-    told = ranking.score_headline(SimpleNamespace(recorded={"tiny": shown, "paper": without})).data
+    told = ranking.score_headline(SimpleNamespace(found={"tiny": shown, "paper": without})).data
     accuracies = [np.mean([accuracy_of(name, seed) for seed in range(2)]) for name in NAMES]
     tau = kendalltau([cost(name).parameters for name in NAMES], accuracies).statistic
     assert f"parameters {tau:+.2f} (p = " in told and "(16 students, 2 training seeds each)" in told
-    assert ranking.score_headline(SimpleNamespace(recorded={})) is None
+    assert ranking.score_headline(SimpleNamespace(found={})) is None
+
+
+def test_the_headline_of_scores_alone() -> None:
+    bare = results_of(lambda cell, seed, trial: measured(cell, seed, trial) if cell.get("method") == "score" else None)
+    told = ranking.score_headline(SimpleNamespace(found={"tiny": compare(bare.table, bare)}))
+    assert "are scored at scale `tiny`" in told.data and "series)" in told.data
 
 
 # --- figure -----------------------------------------------------------------------------------------------

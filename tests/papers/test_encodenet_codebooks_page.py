@@ -42,7 +42,7 @@ def test_hdbscan_tells_what_it_could_not_split() -> None:
     assert (row[0], row[1], row[-1]) == ("hdbscan", "1", "1")
 
 
-def test_the_grid_has_the_representatives_of_every_class_in_a_line(monkeypatch) -> None:
+def test_the_grid_has_the_representatives_of_every_class_in_a_column(monkeypatch) -> None:
     calls: list[tuple] = []
     monkeypatch.setattr(codebooks_page, "image_grid", lambda *given: calls.append(given))
     images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((6, 2, 2, 3), dtype=np.uint8)
@@ -50,8 +50,8 @@ def test_the_grid_has_the_representatives_of_every_class_in_a_line(monkeypatch) 
     train: Any = SimpleNamespace(classes=("cat", "dog"), images=images)
     codebooks_page.representatives_grid(book, train)
     [(rows, columns, lines, _)] = calls
-    assert columns == ["cluster 0", "cluster 1"] and lines == ["cat", "dog"]
-    assert [[int(picture[0, 0, 0]) for picture in row] for row in rows] == [[4, 1], [5, 0]]  # 0: left black
+    assert lines == ["cluster 0", "cluster 1"] and columns == ["cat", "dog"]
+    assert [[int(picture[0, 0, 0]) for picture in row] for row in rows] == [[4, 5], [1, 0]]  # 0: left black
 
 
 @pytest.fixture
@@ -80,8 +80,9 @@ def test_seeds_of_one_kind_share_a_row_and_give_ranges(store) -> None:
         store.save(recorded(arms.codebook("tiny", parent), told, variant="jpeg-q7"))
     single = {**plain, "counts": [500, 510], "entropies": [1e-5]}
     store.save(recorded(arms.codebook("tiny", arms.baseline("tiny", "resnet20", "cifar10", 0), "class"), single))
-    head, *rows = cells_of(codebooks_page.codebooks_table())
-    found = {row[3]: dict(zip(head, row, strict=True)) for row in rows}
+    _, *lines = cells_of(codebooks_page.codebooks_table())
+    names, *columns = zip(*lines, strict=True)
+    found = {column[names.index("codes")]: dict(zip(names, column, strict=True)) for column in columns}
     assert set(found) == {"cluster", "class"}
     row = found["cluster"]
     assert (row["scale"], row["network"], row["data"], row["seeds"]) == ("tiny", "resnet20", "cifar10 (jpeg-q7)", "2")

@@ -72,7 +72,7 @@ def shown(page: TablePage, has: Callable[[Results], Any] | None = None) -> Resul
 
 def evidence(page: TablePage, has: Callable[[Results], Any]) -> Results | None:
     """The results of the largest recorded scale that has what is asked for, if any."""
-    found = (page.recorded[scale].results for scale in reversed(SCALES) if scale in page.recorded)
+    found = (page.found[scale].results for scale in reversed(SCALES) if scale in page.found)
     return next((results for results in found if has(results)), None)
 
 

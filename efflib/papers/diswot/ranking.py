@@ -361,7 +361,12 @@ def score_headline(page: TablePage) -> Markdown | None:
     """One sentence for the top of the page: taus of the score and of size at the largest recorded scale, if any."""
     results = evidence(page, ranked)
     if results is None:
-        return None
+        scored_only = evidence(page, draws)
+        if scored_only is None:
+            return None
+        return Markdown(
+            f"Of untrained students, {_drawn(scored_only)} are scored at scale `{scored_only.scale}`; see *The scores*."
+        )
     measured, known = accuracies(results), predictors(results)
     told = []
     for name in (NAMES["thesis"], "relation term alone", "parameters"):

@@ -45,13 +45,13 @@ def methods_table(points: Tensor, labels: Tensor, classes: Sequence[str]) -> HTM
 
 
 def representatives_grid(book: Codebook, train: ImageSet) -> Any:
-    """Figure: the representative of every cluster, a class per line."""
+    """Figure: the representative of every cluster, a class per column."""
     codes = [(book.classes == label).nonzero()[:, 0] for label in range(len(train.classes))]
-    widest = max(map(len, codes))
+    most = max(map(len, codes))
     blank = np.zeros_like(train.images[0])
-    rows = [[*train.images[book.members[own].numpy()], *[blank] * (widest - len(own))] for own in codes]
-    columns = [f"cluster {place}" for place in range(widest)]
-    return image_grid(rows, columns, list(train.classes), "Representatives: rendered images, a class per line")
+    columns = [[*train.images[book.members[own].numpy()], *[blank] * (most - len(own))] for own in codes]
+    rows, lines = list(zip(*columns, strict=True)), [f"cluster {place}" for place in range(most)]
+    return image_grid(rows, list(train.classes), lines, "Representatives: rendered images, a class per column")
 
 
 def codebooks_table() -> HTML:
@@ -59,8 +59,12 @@ def codebooks_table() -> HTML:
     rows = [row for scale in SCALES if scale != "smoke" for row in _recorded(scale)]
     if not rows:
         return sentence("No codebook of real images is recorded yet.")
-    caption = "Recorded codebooks: lowest to highest over classes and seeds; errors are those of constant outputs"
-    return HTML(html_table(rows, caption, "encodenet-codebooks"))
+    caption = (
+        "Recorded codebooks, one per column: lowest to highest over classes and seeds; errors are mean squared errors "
+    )
+    caption += "of constant outputs, one for all images and one per class"
+    lines = [{"": name, **{f"{place}": row[name] for place, row in enumerate(rows, 1)}} for name in rows[0]]
+    return HTML(html_table(lines, caption, "encodenet-codebooks"))
 
 
 def _recorded(scale: str) -> list[dict[str, Any]]:

@@ -127,7 +127,7 @@ def _ran(decision: rule.Decision) -> bool:
 def _measured_on(results: Results) -> str:
     """Scale, network, data with their variant, and seeds."""
     setting = claims.ablated(results)
-    seeds = {entry.seed for entry in results.matching(**setting) if entry.usable}
+    seeds = {entry.seed for entry in results.matching(**setting) if entry.usable and "target" in entry.cell}
     return (
         f"Scale `{results.scale}`, {setting['model']}, {setting['dataset']} ({', '.join(results.variants)}), "
         f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
