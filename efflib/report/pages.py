@@ -47,7 +47,9 @@ def ledger_rows(papers: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row per printed table with its counts, from all recorded scales."""
     items = []
     for paper in papers.values():
-        for name, printed in paper.printed.items():
+        # A column that is a table of its own is not among the printed ones.
+        every = paper.printed | {name: table.printed for name, table in paper.tables.items()}
+        for name, printed in every.items():
             table = paper.tables.get(name)
             scales = [scale for scale in SCALES if scale != "smoke"]
             items.append((table, {s: evidence(table, s) for s in scales}) if table else printed)

@@ -156,6 +156,13 @@ def test_ledger_rows_of_the_real_paper_count_every_printed_number(home) -> None:
         assert found["not run"] == found["printed"] and found["measured"] == 0
 
 
+def test_ledger_rows_have_columns_that_are_tables_of_their_own(home) -> None:
+    from efflib.papers import encodenet
+
+    rows = {found["table"]: found for found in pages.ledger_rows({"encodenet": encodenet})}
+    assert "table5_parameters" not in encodenet.printed and rows["table5_parameters"]["printed"] == 7
+
+
 # --- the status page --------------------------------------------------------------------------------------
 
 
