@@ -48,7 +48,8 @@ def ledger_rows(papers: Mapping[str, Any]) -> list[dict[str, Any]]:
     items = []
     for paper in papers.values():
         # A column that is a table of its own is not among the printed ones.
-        every = paper.printed | {name: table.printed for name, table in paper.tables.items()}
+        own = {name: table.printed for name, table in paper.tables.items() if table.printed.numbers}
+        every = paper.printed | own
         for name, printed in every.items():
             table = paper.tables.get(name)
             scales = [scale for scale in SCALES if scale != "smoke"]

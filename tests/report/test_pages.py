@@ -163,6 +163,13 @@ def test_ledger_rows_have_columns_that_are_tables_of_their_own(home) -> None:
     assert "table5_parameters" not in encodenet.printed and rows["table5_parameters"]["printed"] == 7
 
 
+def test_a_figure_of_ours_without_printed_numbers_has_no_box(home) -> None:
+    from efflib.papers import safety
+
+    assert "pareto" in safety.tables and "pareto" not in safety.printed
+    assert "pareto" not in {found["table"] for found in pages.ledger_rows({"safety": safety})}
+
+
 # --- the status page --------------------------------------------------------------------------------------
 
 
