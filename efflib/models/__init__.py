@@ -18,6 +18,7 @@ from efflib.models import (
 from efflib.models.measure import Features, convolutions, count_macs, count_parameters, evaluating, features, onward
 from efflib.models.mnist_cnn import batch_statistics, recalibrate_batch_norm
 from efflib.models.registry import create_model, list_models
+from efflib.models.shapes import parameters_of, shapes_only
 
 __all__ = [
     "Features",
@@ -35,9 +36,11 @@ __all__ = [
     "mobilenetv2",
     "names_decoder",
     "onward",
+    "parameters_of",
     "recalibrate_batch_norm",
     "resnet",
     "resnet_cifar",
+    "shapes_only",
     "shufflenet",
     "vgg",
     "wide_resnet",

@@ -20,6 +20,7 @@ from efflib.data import DataBroken, DataNotFound
 from efflib.data.cache import digests
 from efflib.data.download import downloads_folder, offline
 from efflib.data.errors import UNREADABLE
+from efflib.models.shapes import shapes_only
 
 # Mean and standard deviation of RGB images in 0..1 that torchvision's networks expect.
 IMAGENET_INPUT = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -127,7 +128,7 @@ def pretrained(name: str, weights: str | Path | None = None) -> nn.Module:
     """
     known = PRETRAINED[name]
     path = _weights_file(known, weights)
-    with torch.device("meta"):  # no memory, and no random numbers of the caller's, for weights that are replaced
+    with shapes_only():  # no memory, and no random numbers of the caller's, for weights that are replaced
         network = known.build()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,16 @@ class PrintedCell:
     gain: float | None = None
     printed: dict[str, Any] = field(default_factory=dict)
     text: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def millions(self) -> Decimal:
+        """The parameters printed beside the number, in millions."""
+        return read_millions(self.printed["parameters"])
+
+
+def read_millions(printed: str) -> Decimal:
+    """A printed count as a number of millions: 23.71 of "23.71 M"."""
+    return Decimal(printed.removesuffix("M").strip())
 
 
 @dataclass(frozen=True)

@@ -106,9 +106,8 @@ class Measure:
         """What the measure is, within a sentence: "accuracy in % of the last epoch"."""
         name = self.unit.caption
         first = name.split()[0]
-        name = (
-            name if first[1:] != first[1:].lower() else name[0].lower() + name[1:]
-        )  # "MSE", "DisWOT" stay as they are
+        if first[1:].islower():  # "MSE" and "DisWOT" stay as they are
+            name = name[0].lower() + name[1:]
         return f"{name} of the {self.where}" if self.where else f"{name} ({self.title})"
 
     @property

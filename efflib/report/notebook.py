@@ -96,12 +96,11 @@ class TablePage:
                 "**What held:** nothing is measured on real data yet. The run on this page shows that the code works; "
                 "it says nothing about the paper."
             )
-        scale = max(self.recorded, key=SCALES.index)
-        shown = self.recorded[scale]
+        shown = self.show_scale()
         verdicts = Counter(verdict.verdict for _, verdict in shown.claims)
         counted = ", ".join(f"{verdicts[name]} {name}" for name in CLAIM_VERDICTS if verdicts[name])
         held = f"of {len(shown.claims)} claims, {counted}" if shown.claims else "this table makes no claim"
-        text = f"**What held, at scale `{scale}`:** {held}. {cost_in_words(shown.results)}"
+        text = f"**What held, at scale `{shown.results.scale}`:** {held}. {cost_in_words(shown.results)}"
         measure, arms = headline_of(self.table), [arm for pair in contrasts for arm in pair]
         lines = [contrast(shown.results, measure, here, contrasts) for here in settings_of(shown.results, arms)]
         told = "\n".join(f"- {line}" for line in lines if line)
@@ -144,7 +143,7 @@ class TablePage:
         hidden = ["printed", "verdict", "reason"] if self.scale == "smoke" else []
         frame = comparison.frame(measured_only=True).drop(columns=hidden, errors="ignore")
         rows, same = _folded(frame, comparison.rows)
-        about = f"{data_of(comparison.results)}{same}. {captions(self.table)}"
+        about = f"{data_of(comparison.results.entries)}{same}. {captions(self.table)}"
         caption = f"This page's run: scale {self.scale}, {about}.{note}"
         shown = html_table(rows, caption, self._id(f"run-{self.scale}")) if rows else "<p>This run has no value.</p>"
         return _html(shown + self._troubles({self.scale: comparison}, "run-troubles"))
@@ -172,7 +171,7 @@ class TablePage:
 
     def _detail(self, scale: str, shown: TableComparison) -> str:
         rows, same = _folded(shown.frame(measured_only=True), shown.rows)
-        caption = f"Scale {scale}: {data_of(shown.results)}{same}. {captions(self.table)}"
+        caption = f"Scale {scale}: {data_of(shown.results.entries)}{same}. {captions(self.table)}"
         return html_table(rows, f"{caption}, mean ± half the 95 % interval (seeds)", self._id(f"detail-{scale}"))
 
     def claims(self) -> Any:

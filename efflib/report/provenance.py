@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def data_of(results: Any) -> str:
-    """Data with their variant, and how many seeds, of the usable records."""
-    records = [entry.record for entry in results.entries if entry.usable]
-    if not records:
+def data_of(entries: Iterable[Any]) -> str:
+    """Data with their variant, and how many seeds, of the usable records among entries of `Results`."""
+    usable = [entry for entry in entries if entry.usable]
+    if not usable:
         return "no usable record"
-    seeds = {entry.seed for entry in results.entries if entry.usable}
+    records, seeds = [entry.record for entry in usable], {entry.seed for entry in usable}
     data = joined(f"{each.name} ({each.variant})" for each in _read(records)) or "counted without data"
     return f"{data}, {len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
 
@@ -33,7 +33,7 @@ def cost_in_words(results: Any) -> str:
     have, wanted = everything.recorded
     devices = joined(record.provenance.device for record in records)
     spent = duration(sum(record.cost.seconds for record in records))
-    text = f"Data: {in_markdown(data_of(results))}, on {in_markdown(devices)}. "
+    text = f"Data: {in_markdown(data_of(results.entries))}, on {in_markdown(devices)}. "
     text += (
         f"The {have} recorded trial{'s' if have != 1 else ''}, with the networks they start from, took {spent} in all "
     )

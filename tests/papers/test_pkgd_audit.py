@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from efflib.models import parameters_of
 from efflib.papers.pkgd import arms, audit
 from efflib.papers.table import PrintedCell, PrintedTable
 from efflib.report.audit import Finding, audit_markdown, compare_baselines, findings_for
@@ -134,7 +135,7 @@ def test_shares_of_coordinate_attention_equal_the_spec(findings: dict[int, Findi
     [("resnet56", 865_044), ("resnet110", 1_739_988), ("resnet32x4", 7_446_436), ("vgg13", 9_499_548)],
 )
 def test_units_of_the_teachers_equal_the_spec(model: str, with_units: int) -> None:
-    assert audit._parameters(model) + sum(audit._units(model, 8, 32)) == with_units
+    assert parameters_of(model, 100) + sum(audit._units(model, 8, 32)) == with_units
 
 
 # pair -> PFLOP of a run: logit method, PKGD, ReviewKD (spec, section 5; 100 classes there, 10 here: 0.02 at most)

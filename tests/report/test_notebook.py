@@ -147,6 +147,7 @@ def test_a_larger_scale_with_baselines_alone_is_not_the_one_shown(home) -> None:
     assert page().show_scale().results.scale == "small"  # nothing else is there
     home.fill("tiny", only=one_model)
     assert page().show_scale().results.scale == "tiny"
+    assert "at scale `tiny`" in shown(page().headline())
     home.fill("small", only=lambda cell: cell["method"] == "bimask")
     assert page().show_scale().results.scale == "small"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from efflib.models import parameters_of
 from efflib.papers.table import PrintedTable, load_printed
 from efflib.report.audit import (
     Evidence,
@@ -270,7 +271,7 @@ def _gains_too_equal(printed: _Printed) -> Finding:
             rows.append({"run-to-run sd": sigma, "baseline": kind, "expected sd": expected, "chance": chance})
             numbers[f"chance_{sigma:.2f}_{'averaged' if averaged else 'fixed'}"] = chance
     numbers["expected_sd"] = gain_spread(0.15, _RUNS, False)
-    sizes = [_parameters(m) / 1e6 for m in seven]
+    sizes = [parameters_of(m, 10) / 1e6 for m in seven]
     text = (
         f"{len(seven)} of {len(gains)} CIFAR-10 gains lie between {min(seven.values()):.2f} and "
         f"{max(seven.values()):.2f} (mean {mean:.3f}, sd {spread:.3f}) for networks from "
@@ -709,13 +710,6 @@ def _power(value: float) -> str:
 
 
 # --- counted on built networks ----------------------------------------------------------------------------
-
-
-@cache
-def _parameters(model: str) -> int:
-    from efflib.models import count_parameters, create_model
-
-    return count_parameters(create_model(model, 10))
 
 
 @cache

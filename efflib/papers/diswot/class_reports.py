@@ -284,7 +284,7 @@ def parameters_table() -> HTML:
         "whole network, Keras total": own.keras_parameters,
         "whole network, trained parameters": own.parameters,
     }
-    theirs = 1e6 * float(quoted.printed["parameters"].removesuffix("M"))
+    theirs = 1e6 * float(quoted.millions)
     less = f"less than the {quoted.printed['parameters']} quoted, %"
     rows = [
         {"counted": what, "parameters": f"{count:,}", less: f"{100 * (1 - count / theirs):.1f}"}

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from efflib.models import convolutions, count_parameters, evaluating
+from efflib.models import convolutions, count_parameters, evaluating, shapes_only
 from efflib.papers.diswot.space import CLASSES, build
 from efflib.text import unknown
 
@@ -233,5 +233,5 @@ def recorded(name: str, image_size: int = 224, part: str = "network") -> Forward
 
 def on_meta(name: str, image_size: int = 224) -> nn.Module:
     """A network of the space with shapes and no values; see `space.build`."""
-    with torch.device("meta"):
+    with shapes_only():
         return build(name, image_size)

@@ -19,7 +19,7 @@ from efflib.papers.diswot.claims import CLASSES, COLLAPSE
 from efflib.papers.diswot.class_reports import matrix_panel
 from efflib.papers.diswot.tables import PRINTED
 from efflib.papers.reports import classification
-from efflib.report.figures import themed
+from efflib.report.figures import one_legend, themed
 from efflib.report.html import html_table, sentence
 from efflib.report.verdict import SCALES, interval_text
 
@@ -155,7 +155,7 @@ def course_figure(results: Results, methods: Sequence[str], until: int | None = 
             _diamonds(left, ends.get(name, {}), f"C{number}", shown.values())
         left.set(xlabel="epochs", ylabel="accuracy, %", title="test accuracy")
         right.set(xlabel="epochs", ylabel="nats", title="test cross-entropy")
-        _legend(figure, left)
+        one_legend(figure, 3)
 
     alt = f"Test accuracy and cross-entropy over the epochs at scale {results.scale}; at the end: "
     alt += "; ".join(f"{NAMES[n]} {_end(shown[n]):.2f} %, {_end(losses[n]):.3f} nats" for n in found)
@@ -182,7 +182,7 @@ def training_figure(results: Results, methods: Sequence[str], until: int | None 
                 _line(axes, test[name], f"C{number}", f"test, {NAMES[name]}", ":", marker="")
             _diamonds(axes, points.get(name, {}), f"C{number}", test.values())
         axes.set(xlabel="epochs", ylabel="accuracy, %")
-        _legend(figure, axes, columns=2)
+        one_legend(figure, 2)
 
     alt = f"Training and test accuracy over the epochs at scale {results.scale}; training at the marks: "
     alt += "; ".join(
@@ -208,7 +208,7 @@ def terms_figure(results: Results, methods: Sequence[str], until: int | None = N
                     _line(axes, own[term], f"C{number}", TERMS[term])
             axes.set(title=NAMES[name], xlabel="epochs", yscale="log")
         panels[0].set_ylabel("unweighted, mean of the epoch")
-        _legend(figure, *panels, columns=4)
+        one_legend(figure, 4)
 
     parts = [
         f"{NAMES[name]}: " + ", ".join(f"{TERMS[term]} {_end(own[term]):.3g}" for term in TERMS if term in own)
@@ -283,11 +283,6 @@ def _printed(figure: str, methods: Sequence[str]) -> dict[str, dict[int, float]]
         if cell.keys["method"] in methods:
             found.setdefault(cell.keys["method"], {})[cell.keys["epochs"]] = cell.value
     return found
-
-
-def _legend(figure: Figure, *panels: Any, columns: int = 3) -> None:
-    handles = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize="small")
 
 
 def _end(points: Course) -> float:

@@ -23,7 +23,7 @@ from efflib.papers.diswot.recipes import VARIANTS
 from efflib.papers.diswot.search import evolve, random_search
 from efflib.papers.diswot.space import MEMBERS, ROLES, STUDENTS, TEACHER, member
 from efflib.papers.diswot.tables import PRINTED
-from efflib.report.figures import themed
+from efflib.report.figures import one_legend, themed
 from efflib.report.html import html_table, sentence
 from efflib.report.measures import as_printed
 from efflib.report.verdict import interval, interval_text, paired
@@ -436,10 +436,7 @@ def scatter_figure(results: Results) -> HTML:
         left.set(xlabel="thesis score (mean and deviation of draws)", ylabel="test accuracy, %", title="score")
         middle.set(xlabel="trained parameters, millions", title="size")
         right.set(xlabel="printed score, logarithmic", xscale="log", title="as printed")
-        handles = {
-            text: line for axes in (left, right) for line, text in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize="small")
+        one_legend(figure, 4)
 
     spoken = "; ".join(f"{n} score {mean[n]:.2f}, {size[n]:.2f} million, {tested[n].text(1)} %" for n in names)
     alt = f"Accuracy of distilled students against score and size at scale {results.scale}: {spoken}. As printed: "

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from efflib.data import NORMALISATION, ImageSet, load_dataset
 from efflib.explain import localisation
 from efflib.kernels.attention_loss import energy
-from efflib.models import count_macs, count_parameters, create_model, evaluating, features
+from efflib.models import count_macs, count_parameters, create_model, evaluating, features, shapes_only
 from efflib.models.attention import BAMBlock, CBAMBlock, GAMBlock, SEBlock
 from efflib.papers.baselines import split
 from efflib.papers.encodenet import claims
@@ -285,7 +285,7 @@ _MODULES = (SEBlock, BAMBlock, CBAMBlock, GAMBlock)
 @cache
 def _built(method: str) -> nn.Module:
     """The network of a row of table 5 at 100 classes; it has shapes, no values."""
-    with torch.device("meta"):
+    with shapes_only():
         return create_model(claims.row_network(method), 100)
 
 
@@ -315,7 +315,7 @@ def size_rows(printed: PrintedTable) -> list[dict[str, Any]]:
         network = _built(method)
         found = attention_modules(network)
         built = counts.get(method, counts["baseline"])
-        millions = Decimal(printed.cell(method=method).printed["parameters"].removesuffix("M").strip())
+        millions = printed.cell(method=method).millions
         places_printed = -int(millions.as_tuple().exponent)
         row = {"method": method, "modules": len(found), "where": places(list(found)), "built": built}
         row |= {"inside": sum(map(count_parameters, found.values())), "printed": millions}

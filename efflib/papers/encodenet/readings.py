@@ -12,9 +12,9 @@ from IPython.display import HTML, Markdown
 
 from efflib.papers.encodenet import arms, claims, rule
 from efflib.report import notebook
-from efflib.report.figures import themed
+from efflib.report.figures import one_legend, themed
 from efflib.report.html import html_table, sentence
-from efflib.report.provenance import all_behind
+from efflib.report.provenance import all_behind, data_of, in_markdown
 from efflib.report.verdict import Interval, interval, interval_text
 
 if TYPE_CHECKING:
@@ -127,11 +127,8 @@ def _ran(decision: rule.Decision) -> bool:
 def _measured_on(results: Results) -> str:
     """Scale, network, data with their variant, and seeds."""
     setting = claims.ablated(results)
-    seeds = {entry.seed for entry in results.matching(**setting) if entry.usable and "target" in entry.cell}
-    return (
-        f"Scale `{results.scale}`, {setting['model']}, {setting['dataset']} ({', '.join(results.variants)}), "
-        f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
-    )
+    asked = [entry for entry in results.matching(**setting) if "target" in entry.cell]
+    return f"Scale `{results.scale}`, {setting['model']}, {in_markdown(data_of(asked))}"
 
 
 def _weight(results: Results) -> str:
@@ -277,8 +274,7 @@ def targets_figure(results: Results) -> Any:
             x, y = [place for place, _ in gaps], [fmean(base.values()) + gap for _, gap in gaps]
             panels[0].plot(x, y, "D", color="grey", fillstyle="none", label="printed gap, from our baseline")
         panels[0].set_ylabel("test accuracy, last epoch, %")
-        handles = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize="small")
+        one_legend(figure, 4)
 
     spoken = "; ".join(f"{place} {arm} {each.text()}" for (arm, place), each in {**left, **right}.items())
     alt = f"Accuracy by target and reading at scale {results.scale}; baseline {interval(base).text()}; {spoken}"

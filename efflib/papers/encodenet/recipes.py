@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from efflib.data import ImageSet, subset
-from efflib.models import count_parameters, create_model, features, onward
+from efflib.models import create_model, features, onward, parameters_of
 from efflib.models.measure import count_flops, layer_macs
 from efflib.papers.baselines import (
     CANARY_SETTINGS,
@@ -506,19 +506,14 @@ class ParametersConfig(Config):
     "parameter_count",
     version=1,
     config=ParametersConfig,
-    canary=lambda: {"parameters": float(_parameters("resnet14", 10))},
+    canary=lambda: {"parameters": float(parameters_of("resnet14", 10))},
     flops=lambda config: 0.0,
     data=lambda config: [],
     precision="fp32",
 )
 def parameter_count(config: ParametersConfig, context: Context) -> Outcome:
     """Count the parameters of a network by building it without memory; nothing is computed and no data are read."""
-    return Outcome({"parameters": _parameters(config.model, config.classes)}, 0.0)
-
-
-def _parameters(model: str, classes: int) -> int:
-    with torch.device("meta"):
-        return count_parameters(create_model(model, classes))
+    return Outcome({"parameters": parameters_of(config.model, config.classes)}, 0.0)
 
 
 # --- control: sub-classes by cross-entropy ----------------------------------------------------------------

@@ -169,10 +169,7 @@ def in_millions(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> Mapping[
 def _printed_sizes() -> PrintedTable:
     """The other column of table 5, which its cells print beside the accuracy: "26.22 M"."""
     accuracies = PRINTED["table5"]
-    cells = tuple(
-        PrintedCell(cell.keys, float(cell.printed["parameters"].removesuffix("M")), printed=cell.printed)
-        for cell in accuracies.cells
-    )
+    cells = tuple(PrintedCell(cell.keys, float(cell.millions), printed=cell.printed) for cell in accuracies.cells)
     metric = {"name": "parameters", "unit": "millions"}
     return replace(accuracies, id="table5_parameters", metric=metric, cells=cells)
 

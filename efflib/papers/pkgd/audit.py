@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from efflib.models import parameters_of
 from efflib.papers.baselines import SIZES
 from efflib.papers.pkgd.claims import ABLATION, LOGITS, METHODS, SINGLE_MODULES
 from efflib.papers.table import PrintedTable, load_printed
@@ -372,7 +373,7 @@ def _released_code(printed: _Printed) -> Finding:
     students = (s for t in ("table1", "table2") for _, s in printed.pairs(t))
     for student in dict.fromkeys(students):
         if student.startswith(("resnet", "vgg", "shufflenet")):
-            plain, added = _parameters(student), sum(_units(student, fact["least"], fact["ratio"]))
+            plain, added = parameters_of(student, 100), sum(_units(student, fact["least"], fact["ratio"]))
             share = 100 * added / plain
             rows.append({"student": student, "parameters": plain, "with units": plain + added, "added, %": share})
             numbers |= {f"{student}_with": plain + added, f"{student}_share": share}
@@ -744,13 +745,6 @@ def run_cost(pair: Pair, arm: str, images: int = 50_000, epochs: int = 240) -> f
     work = work_of(arms.arm("paper", *pair, "cifar100", 0, "pkgd" if arm == "logits" else arm).settings)  # type: ignore[arg-type]
     step = 3 * work.student + work.teacher if arm == "logits" else work.step
     return step * images * epochs / 1e15
-
-
-@cache
-def _parameters(model: str) -> int:
-    from efflib.models import count_parameters, create_model
-
-    return count_parameters(create_model(model, 100))
 
 
 @cache

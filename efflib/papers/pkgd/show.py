@@ -26,7 +26,7 @@ from efflib.papers.features import pixels_of, pooled_features
 from efflib.papers.pictures import examples, overlay, trained_model
 from efflib.papers.pkgd import claims
 from efflib.papers.pkgd.arms import arm
-from efflib.report.figures import image_grid, themed
+from efflib.report.figures import image_grid, one_legend, themed
 from efflib.report.html import html_table, sentence
 from efflib.report.notebook import at_every_scale
 from efflib.report.verdict import Interval, interval, interval_text, paired
@@ -153,8 +153,7 @@ def accuracy_against_time(results: Results) -> Any:
             axes.margins(0.15)
             axes.set(title=" to ".join(pair), xlabel="seconds per epoch")
         panels[0].set_ylabel("accuracy of the last epoch, %")
-        handles = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize="small")
+        one_legend(figure, 4)
 
     spoken = "; ".join(_spoken(run) for run in shown)
     return themed(draw, (4 * len(pairs) + 2, 4), f"Accuracy against time on {', '.join(machine)}: {spoken}")

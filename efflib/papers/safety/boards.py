@@ -9,7 +9,6 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from IPython.display import HTML, Markdown
 
 from efflib.data import NORMALISATION
@@ -22,7 +21,7 @@ from efflib.data.names import (
     ngram_cross_entropy,
     shared_beginnings,
 )
-from efflib.models import create_model
+from efflib.models import create_model, shapes_only
 from efflib.papers.pictures import trained_model
 from efflib.papers.safety import arms
 from efflib.papers.safety.drift import Optimiser, bits_after
@@ -169,7 +168,7 @@ def _drifted(steps: int, gradient: float, optimiser: Optimiser, bits: float) -> 
 @lru_cache(maxsize=8)
 def _groups(name: str, options: tuple[tuple[str, Any], ...]) -> tuple[tuple[tuple[int, int], ...], int]:
     """((weights per channel, weights of all such layers), ...) of a network, and its scalars, bits included."""
-    with torch.device("meta"):
+    with shapes_only():
         network = create_model(name, len(VOCABULARY) if name == "names_decoder" else 10, **dict(options))
     names: Any = network.quantizable
     layers = [network.get_submodule(layer).get_parameter("weight") for layer in names]

@@ -8,7 +8,6 @@ from functools import cache
 from efflib.papers.diswot.audit.counting import (
     correct_images,
     counts_for,
-    millions,
     percent_counts,
     points,
     reported_accuracies,
@@ -140,8 +139,8 @@ def state_of_the_art(printed: Printed) -> Finding:
         f"{exact(own.value)} % is said to outperform {exact(peer.value)} %: {ahead} points are "
         f"{float(ahead) * n / 100:.2f} of one test image. With {correct:,} of {n:,} correct, the 95 % interval of the "
         f"accuracy is {low:.1f} to {high:.1f} % (Wilson), before any scatter over seeds; {inside} of the 2 peers lie "
-        f"in it. One image is {100 / n:.4f} points. Of the parameters, {millions(own)}M is the network without its "
-        f"head; with it, {with_head:.2f}M stand against the peer's {millions(peer)}M. Test sets and splits of the "
+        f"in it. One image is {100 / n:.4f} points. Of the parameters, {own.millions}M is the network without its "
+        f"head; with it, {with_head:.2f}M stand against the peer's {peer.millions}M. Test sets and splits of the "
         "peers are not known."
     )
     numbers = {"ahead": float(ahead), "images": float(ahead) * n / 100, "low": low, "high": high, "correct": correct}

@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import Any
 
 from efflib.papers.diswot.audit.evidence import Printed
-from efflib.papers.table import PrintedCell
 from efflib.report.audit import exact, half_up
 
 
@@ -50,11 +49,6 @@ def correct_images(printed: Printed, percent: Decimal) -> int:
 def points(printed: Printed, table: str, method: str) -> Decimal:
     """A fraction of Table 3.4, in percent."""
     return half_up(100 * printed.value(table, method=method))
-
-
-def millions(cell: PrintedCell) -> Decimal:
-    """The parameter column of Table 3.8, in millions."""
-    return Decimal(cell.printed["parameters"].removesuffix("M"))
 
 
 def floats(numbers: Mapping[str, Any]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 
-from efflib.papers.diswot.audit.counting import floats, millions
+from efflib.papers.diswot.audit.counting import floats
 from efflib.papers.diswot.audit.evidence import BATCH, BEST, TEXT, Printed, words
 from efflib.papers.diswot.costs import Cost, cost, recorded
 from efflib.papers.diswot.scores import bound
@@ -16,7 +16,7 @@ from efflib.report.audit import Finding, half_up
 def two_counts(printed: Printed) -> Finding:
     own = cost(BEST)
     head = own.keras_parameters - own.backbone_keras_parameters
-    quoted = millions(printed.tables["table3_8"].cell(model=BEST))
+    quoted = printed.tables["table3_8"].cell(model=BEST).millions
     rounded = half_up(Decimal(own.backbone_keras_parameters) / 10**6)
     printed_as = {
         "Table 3.3": printed.role("table3_3_parameters", "Best"),

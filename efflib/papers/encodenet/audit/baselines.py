@@ -7,7 +7,7 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
-from efflib.papers.encodenet.audit.counting import parameters_of
+from efflib.models import parameters_of
 from efflib.papers.encodenet.audit.evidence import DATASETS, HOME, TEXT, Printed, spelt
 from efflib.papers.table import load_paper, load_printed
 from efflib.report.audit import Finding, compare_baselines, match_references, words_of

@@ -5,35 +5,31 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from efflib.papers.encodenet.audit.counting import difference_deviation, parameters_of
+from efflib.models import parameters_of
+from efflib.papers.encodenet.audit.counting import difference_deviation
 from efflib.papers.encodenet.audit.evidence import TEST, TEXT, Printed, spelt
 from efflib.papers.encodenet.claims import row_network
-from efflib.papers.table import PrintedCell
+from efflib.papers.table import read_millions
 from efflib.report.audit import Finding, half_up, words_of
 
 # --- table 5: sizes and differences -----------------------------------------------------------------------
 
 
-def _millions(cell: PrintedCell) -> Decimal:
-    """Printed parameters in millions: '23.71 M' -> 23.71."""
-    return Decimal(cell.printed["parameters"].removesuffix("M").strip())
-
-
 def size_of_gam(printed: Printed) -> Finding:
     cells = {c.keys["method"]: c for c in printed.tables["table5"].numbers}
-    base, counted = _millions(cells["baseline"]), {m: parameters_of(row_network(m), 100) for m in cells}
+    base, counted = cells["baseline"].millions, {m: parameters_of(row_network(m), 100) for m in cells}
     rows = tuple(
         {
             "row": cell.printed["row"],
-            "printed, M": _millions(cell),
+            "printed, M": cell.millions,
             "counted": f"{counted[method]:,}",
-            "times ResNet50": float(_millions(cell) / base),
+            "times ResNet50": float(cell.millions / base),
         }
         for method, cell in cells.items()
     )
-    ratio, stated = float(_millions(cells["gam"]) / base), TEXT["gam"].numbers[0]
-    agree = sum(half_up(Decimal(counted[m]) / 10**6) == _millions(cells[m]) for m in cells)
-    fewer = {m: 100 * float(1 - base / _millions(cells[m])) for m in ("cbam", "gam")}
+    ratio, stated = float(cells["gam"].millions / base), TEXT["gam"].numbers[0]
+    agree = sum(half_up(Decimal(counted[m]) / 10**6) == cells[m].millions for m in cells)
+    fewer = {m: 100 * float(1 - base / cells[m].millions) for m in ("cbam", "gam")}
     text = (
         f"With GAM the network is {ratio:.2f} times as large as ResNet50, not about {stated} times; {ratio - 1:.1f} "
         f"times its size is added. EncodeNet's network has {fewer['cbam']:.0f} % fewer parameters than CBAM's and "
@@ -77,7 +73,7 @@ def peers_of_table5(printed: Printed) -> Finding:
         for v in r["values"]
         if v["method"] == "cbam" and "parameters" in v
     )
-    same_size = Decimal(other.removesuffix("M")) == _millions(cell)
+    same_size = read_millions(other) == cell.millions
     se = printed.quoted("pytorch_cifar100", method="se")
     text = (
         f"The accuracy of CBAM, {equal[0]['printed']:.2f} %{' at the same size' if same_size else ''}, is printed in "

@@ -3,43 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
-from typing import Any
 
 from efflib.papers.encodenet.audit.evidence import TEST
-
-
-@cache
-def parameters_of(model: str, classes: int) -> int:
-    from efflib.models import count_parameters, create_model
-
-    with shapes_only():
-        return count_parameters(create_model(model, classes))
-
-
-@contextmanager
-def shapes_only() -> Iterator[None]:
-    """Modules made inside have shapes, no values: GAM's network alone would draw 149 million of them.
-
-    No draw is made on the meta device either: it would change nothing, but the first one imports torch's reference
-    implementations, which takes seconds.
-    """
-    import torch
-    from torch.overrides import TorchFunctionMode
-
-    draws = (torch.Tensor.normal_, torch.Tensor.uniform_)
-
-    class NoDraws(TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            kwargs = kwargs or {}
-            if getattr(func, "__module__", "") == "torch.nn.init" or func in draws:
-                return args[0] if args else kwargs["tensor"]
-            return func(*args, **kwargs)
-
-    with torch.device("meta"), NoDraws():
-        yield
 
 
 @cache

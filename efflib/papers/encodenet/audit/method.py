@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from efflib.papers.encodenet.audit.counting import forward, parameters_of
+from efflib.models import parameters_of
+from efflib.papers.encodenet.audit.counting import forward
 from efflib.papers.encodenet.audit.evidence import TEXT, Printed
 from efflib.report.audit import Finding, words_of
 
