@@ -59,7 +59,7 @@ def measured(cell: dict, seed: int, trial: Any) -> Metrics:
         by_student = {name: [score_of(name, draw, seed) for draw in range(DRAWS)] for name in students}
         return {
             "scores": dict.fromkeys(ranking.NAMES, by_student),
-            "bounds": {name: bound(*ranking.VARIANTS[name]) for name in ranking.NAMES},
+            "bounds": {name: bound(name) for name in ranking.NAMES},
             "nwot": {name: float(cost(name).parameters) for name in students},
         }
     if cell["student"] == "nearest_neighbour":

@@ -31,6 +31,7 @@ from efflib.papers.diswot.scores import (
     rank_correlation,
     rows_apart,
     score_space,
+    spectrum_apart,
     terms,
     untrained,
 )
@@ -38,7 +39,6 @@ from efflib.papers.diswot.space import STUDENTS, TEACHER, build
 from efflib.training import seeded
 
 SMALL = ("w035-d11-gap", "w035-d11-dsc")
-DEFINED = [(score, "norm") for score in SCORES] + [("thesis", "sum_rows"), ("relation_only", "sum_rows")]
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,8 @@ def test_gram_toy() -> None:
     apart = rows_apart(image_gram(first), image_gram(second))
     assert float(apart) == pytest.approx(1.1715729)
     assert float(apart) / 4 == pytest.approx(0.2928932)
+    assert float(spectrum_apart(image_gram(first), image_gram(second))) == pytest.approx(1.0)
+    assert float(spectrum_apart(torch.zeros(2, 2), torch.zeros(2, 2))) == 0
 
 
 def test_official_semantic_toy() -> None:
@@ -227,28 +229,30 @@ def test_a_score_needs_two_labelled_images(batch: tuple[Tensor, Tensor]) -> None
 # --- scores -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("score", "reduction"), DEFINED)
-def test_a_network_has_no_distance_to_itself(score: str, reduction: str, views: dict[str, View]) -> None:
+@pytest.mark.parametrize("score", SCORES)
+def test_a_network_has_no_distance_to_itself(score: str, views: dict[str, View]) -> None:
     for view in views.values():
-        found = terms(view, view, score, reduction)
+        found = terms(view, view, score)
         dead = float((view.gxa == 0).flatten(1).all(dim=1).float().mean()) if score == "thesis_lrp_cos" else 0.0
         assert sum(found.values()) == pytest.approx(dead, abs=1e-5)
 
 
-@pytest.mark.parametrize(("score", "reduction"), DEFINED)
-def test_scores_lie_within_their_bounds(score: str, reduction: str, views: dict[str, View]) -> None:
+@pytest.mark.parametrize("score", SCORES)
+def test_scores_lie_within_their_bounds(score: str, views: dict[str, View]) -> None:
     B = len(views[TEACHER.name].features)
     for name in SMALL:
-        found = terms(views[name], views[TEACHER.name], score, reduction)
+        found = terms(views[name], views[TEACHER.name], score)
         assert min(found.values()) > 0
-        assert sum(found.values()) < bound(score, reduction, B)
+        assert sum(found.values()) < bound(score, B)
 
 
 def test_bounds_of_the_spec() -> None:
     assert bound() == pytest.approx(2.8284271)
     assert bound("thesis_lrp_cos") == 2
-    assert bound("relation_only", "sum_rows") == 2560
-    assert bound("thesis", "sum_rows") == 64 + 2560
+    assert bound("relation_sum_rows") == 2560
+    assert bound("thesis_sum_rows") == 64 + 2560
+    assert bound("thesis_spectral") == 2
+    assert bound("thesis_mean_rows") == 4 / 32
 
 
 def disjoint() -> tuple[View, View]:
@@ -267,6 +271,21 @@ def test_bounds_are_reached_by_views_that_share_nothing() -> None:
     assert sum(terms(first, second, "thesis").values()) == pytest.approx(bound("thesis"))
     assert sum(terms(first, second, "thesis_lrp_cos").values()) == pytest.approx(2)
     assert sum(terms(first, second, "relation_only").values()) == pytest.approx(math.sqrt(2))
+    assert sum(terms(first, second, "thesis_spectral").values()) == pytest.approx(2)
+
+
+def test_thesis_terms_by_other_norms(views: dict[str, View]) -> None:
+    """Against numpy in float64, on the random teacher and a student."""
+    student, teacher = views[SMALL[0]], views[TEACHER.name]
+    spectral, rows = (terms(student, teacher, score) for score in ("thesis_spectral", "thesis_mean_rows"))
+    for term, values in (("semantic", "gradcam"), ("relation", "features")):
+        flat = [getattr(view, values).double().flatten(1).numpy() for view in (student, teacher)]
+        grams = [x @ x.T for x in flat]
+        one, other = (gram / np.linalg.norm(gram, 2) for gram in grams)
+        assert spectral[term] == pytest.approx(np.linalg.norm(one - other, 2), rel=1e-4)
+        lengths = [np.linalg.norm(gram, axis=1, keepdims=True) for gram in grams]
+        one, other = (gram / np.where(own > 0, own, 1) for gram, own in zip(grams, lengths, strict=True))
+        assert rows[term] == pytest.approx(np.square(one - other).mean(), rel=1e-3)
 
 
 def test_a_dead_map_is_no_agreement() -> None:
@@ -283,13 +302,13 @@ def replace_maps(view: View, maps: Tensor) -> View:
     return view._replace(gradcam=maps, gxa=maps)
 
 
-@pytest.mark.parametrize(("score", "reduction"), DEFINED)
-def test_scores_do_not_depend_on_scales(score: str, reduction: str, views: dict[str, View]) -> None:
+@pytest.mark.parametrize("score", SCORES)
+def test_scores_do_not_depend_on_scales(score: str, views: dict[str, View]) -> None:
     """Neither on that of all features, maps and gradients, nor (cosine maps) on that of each map."""
     teacher, student = views[TEACHER.name], views[SMALL[0]]
     scaled = View(*(1e-6 * value for value in student))
-    expected = terms(student, teacher, score, reduction)
-    assert terms(scaled, teacher, score, reduction) == pytest.approx(expected, rel=1e-4)
+    expected = terms(student, teacher, score)
+    assert terms(scaled, teacher, score) == pytest.approx(expected, rel=1e-4)
     if score == "thesis_lrp_cos":
         each = torch.logspace(-10, 3, len(student.gxa))[:, None, None]
         assert terms(replace_maps(student, each * student.gxa), teacher, score) == pytest.approx(expected, rel=1e-4)
@@ -311,11 +330,9 @@ def test_cosine_relation_is_half_the_square_of_the_distance(views: dict[str, Vie
     assert cosine == pytest.approx(distance**2 / 2, rel=1e-3)
 
 
-def test_unknown_scores_and_reductions() -> None:
+def test_unknown_scores() -> None:
     with pytest.raises(ValueError, match=r"unknown score: 'thesys'.*'thesis'.*official"):
         bound("thesys")
-    with pytest.raises(ValueError, match=r"unknown reduction of the score 'official': 'sum_rows'.*Valid: norm"):
-        bound("official", "sum_rows")
 
 
 # --- the space --------------------------------------------------------------------------------------------
@@ -370,7 +387,7 @@ def test_ranges_of_the_spec_loosely(data: ImageSet) -> None:
     for own in found["official"].values():  # in effect semantic only
         assert 0.5 < own.mean < 2.5
         assert np.mean(own.terms["relation"]) < 0.01
-    rows = score_space(data, SMALL, scores=("relation_only",), reduction="sum_rows", draws=1)["relation_only"]
+    rows = score_space(data, SMALL, scores=("relation_sum_rows",), draws=1)["relation_sum_rows"]
     assert all(own.mean > 20 for own in rows.values())  # the reading that reaches the printed size
 
 
@@ -407,7 +424,6 @@ def test_batches_are_images_in_zero_to_one_without_repeats(data: ImageSet) -> No
         ({"draws": 0}, "at least one draw"),
         ({"init": "kaiming"}, "unknown init: 'kaiming'"),
         ({"scores": ("best",)}, "unknown score: 'best'"),
-        ({"reduction": "mean"}, "unknown reduction"),
         ({"students": ("w100",)}, "unknown member of the space"),
     ],
 )

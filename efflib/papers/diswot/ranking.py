@@ -19,7 +19,6 @@ from efflib.papers.diswot.claims import basis, pooled, scored, series
 from efflib.papers.diswot.costs import cost
 from efflib.papers.diswot.curves import evidence
 from efflib.papers.diswot.ranks import tau_b
-from efflib.papers.diswot.recipes import VARIANTS
 from efflib.papers.diswot.search import evolve, random_search
 from efflib.papers.diswot.space import MEMBERS, ROLES, STUDENTS, TEACHER, member
 from efflib.papers.diswot.tables import PRINTED
@@ -41,8 +40,11 @@ NAMES = {
     "thesis_lrp_cos": "thesis (LRP, cosine)",
     "official": "official code",
     "relation_only": "relation term alone",
+    "thesis_spectral": "thesis, spectral norms",
+    "thesis_mean_rows": "thesis, means of rows",
     "thesis_sum_rows": "thesis, sums of rows",
-}  # as in the records, see `recipes.VARIANTS`
+    "relation_sum_rows": "relation alone, sums of rows",
+}  # of `scores.SCORES`
 METHOD = "gradcam_l2"  # by which every student is distilled
 BATCH = 32  # images that a score sees
 RESAMPLES = 400  # of the bootstrap over seeds, for each predictor
@@ -125,8 +127,8 @@ def bounds_table(results: Results) -> HTML:
     """Each definition with the largest value it can take, the values found, and the printed scores that it allows."""
     found, printed = draws(results), _printed("score")
     rows: list[dict[str, str]] = []
-    for name, (score, reduction) in VARIANTS.items():
-        largest = scores.bound(score, reduction, BATCH)
+    for name in scores.SCORES:
+        largest = scores.bound(name, BATCH)
         values = [value for own in found.get(name, {}).values() for value in own]
         rows.append(
             {

@@ -12,7 +12,7 @@ from efflib.data.duplicates import full_name
 from efflib.papers import reports
 from efflib.papers.baselines import SIZES
 from efflib.papers.diswot.costs import cost
-from efflib.papers.diswot.scores import SCORES, Scored, nwot_space, score_space
+from efflib.papers.diswot.scores import SCORES, nwot_space, score_space
 from efflib.papers.diswot.space import STUDENTS, TEACHER, member
 from efflib.text import unknown
 from efflib.trials.recipes import Config, Context, Outcome, recipe
@@ -27,10 +27,6 @@ def known_dataset(name: str) -> str:
     if name not in list_datasets():
         raise ValueError(unknown("dataset", name, list_datasets()))
     return name
-
-
-# Name in the records -> score and reduction.
-VARIANTS = {**{score: (score, "norm") for score in SCORES}, "thesis_sum_rows": ("thesis", "sum_rows")}
 
 
 class ScoresConfig(Config):
@@ -60,7 +56,7 @@ def _scores_flops(config: ScoresConfig) -> float:
     """One forward pass of each network in each draw for the scores, one more of each student for NWOT."""
     side = SIZES[config.dataset][2]
     students = sum(cost(name, side).macs for name in config.students)
-    passes = 2 * (students + cost(TEACHER.name, side).macs) + students  # two reductions
+    passes = students + cost(TEACHER.name, side).macs + students
     return 2.0 * config.draws * config.batch * passes
 
 
@@ -77,7 +73,7 @@ def _canary_scores() -> dict[str, float]:
 
 @recipe(
     "diswot_scores",
-    version=1,
+    version=2,
     config=ScoresConfig,
     canary=_canary_scores,
     flops=_scores_flops,
@@ -88,11 +84,7 @@ def diswot_scores(config: ScoresConfig, context: Context) -> Outcome:
     """Score the untrained students by every definition; lower is better, but for NWOT."""
     data = load_dataset(config.dataset, "train")
     chosen: dict[str, Any] = config.model_dump(include={"init", "batch", "draws", "seed"}) | {"device": context.device}
-    found: dict[str, dict[str, Scored]] = {}
-    for reduction in ("norm", "sum_rows"):
-        names = {name: score for name, (score, how) in VARIANTS.items() if how == reduction}
-        scored = score_space(data, config.students, scores=tuple(names.values()), reduction=reduction, **chosen)
-        found |= {name: scored[score] for name, score in names.items()}
+    found = score_space(data, config.students, scores=SCORES, **chosen)
     metrics = {
         "scores": {name: {s: list(each.draws) for s, each in scored.items()} for name, scored in found.items()},
         "terms": {

@@ -1,7 +1,7 @@
 """DisWOT scores of untrained students, and what they are worth: rank correlation with accuracy, trivial predictors.
 
 A score compares a teacher and a student on one mini-batch: a semantic term (maps of the true class, or gradients of the
-classifier) and a relation term (which images look alike). Every score here is better when it is lower. Four definitions
+classifier) and a relation term (which images look alike). Every score here is better when it is lower. The definitions
 differ between the thesis's pages and the official DisWOT code; they are kept apart (decision D8).
 """
 
@@ -29,7 +29,6 @@ from efflib.training import derived_seed, seeded
 LAYER = "s32"  # the last feature map (D5)
 CHANNELS = 1280  # of it, in every member
 INITS = ("gaussian", "default")
-REDUCTIONS = ("norm", "sum_rows")
 
 
 # --- what a score sees of a network -----------------------------------------------------------------------
@@ -128,6 +127,19 @@ def rows_apart(first: Tensor, second: Tensor) -> Tensor:
     return (_unit(first) - _unit(second)).square().sum()
 
 
+def spectrum_apart(first: Tensor, second: Tensor) -> Tensor:
+    """Spectral norm of the difference of two Gram matrices, (n, n) each, that have been given unit spectral norm.
+
+    A matrix of zeros stays one.
+    """
+    return torch.linalg.matrix_norm(_unit_spectrum(first) - _unit_spectrum(second), 2)
+
+
+def _unit_spectrum(x: Tensor) -> Tensor:
+    largest = torch.linalg.matrix_norm(x, 2)
+    return x / largest.where(largest > 0, 1.0)
+
+
 def image_gram(x: Tensor) -> Tensor:
     """(B, ...) -> (B, B) inner products of the images' flattened values."""
     rows = x.flatten(1)
@@ -158,6 +170,24 @@ def _thesis_sum_rows(student: View, teacher: View) -> dict[str, Tensor]:
     return {"semantic": semantic, **_relation_sum_rows(student, teacher)}
 
 
+def _thesis_mean_rows(student: View, teacher: View) -> dict[str, Tensor]:
+    return {
+        "semantic": _rows_apart_in_mean(student.gradcam, teacher.gradcam),
+        "relation": _rows_apart_in_mean(student.features, teacher.features),
+    }
+
+
+def _rows_apart_in_mean(student: Tensor, teacher: Tensor) -> Tensor:
+    return rows_apart(image_gram(student), image_gram(teacher)) / len(student) ** 2
+
+
+def _thesis_spectral(student: View, teacher: View) -> dict[str, Tensor]:
+    return {
+        "semantic": spectrum_apart(image_gram(student.gradcam), image_gram(teacher.gradcam)),
+        "relation": spectrum_apart(image_gram(student.features), image_gram(teacher.features)),
+    }
+
+
 def _thesis_lrp_cos(student: View, teacher: View) -> dict[str, Tensor]:
     # An image whose map is zero in either network counts 0 in the loss, where it can give no gradient. In a score that
     # would reward dead maps, so that it counts as no agreement here: 1.
@@ -170,10 +200,9 @@ def _thesis_lrp_cos(student: View, teacher: View) -> dict[str, Tensor]:
 
 
 def _official(student: View, teacher: View) -> dict[str, Tensor]:
-    apart = rows_apart(image_gram(student.features), image_gram(teacher.features))
     return {
         "semantic": official_semantic(student.classifier, teacher.classifier),
-        "relation": apart / len(student.features) ** 2,
+        "relation": _rows_apart_in_mean(student.features, teacher.features),
     }
 
 
@@ -185,31 +214,34 @@ def _relation_sum_rows(student: View, teacher: View) -> dict[str, Tensor]:
     return {"relation": rows_apart(channel_gram(student.features), channel_gram(teacher.features))}
 
 
-# (score, reduction) -> terms, and the largest value that the sum of terms can have for a batch of B images.
-_DEFINITIONS: dict[tuple[str, str], tuple[Callable[[View, View], dict[str, Tensor]], Callable[[int], float]]] = {
-    ("thesis", "norm"): (_thesis, lambda B: 2 * math.sqrt(2)),
-    ("thesis", "sum_rows"): (_thesis_sum_rows, lambda B: 2.0 * B + 2 * CHANNELS),
-    ("thesis_lrp_cos", "norm"): (_thesis_lrp_cos, lambda B: 2.0),
-    ("official", "norm"): (_official, lambda B: 4 + 2 / B),
-    ("relation_only", "norm"): (_relation_only, lambda B: math.sqrt(2)),
-    ("relation_only", "sum_rows"): (_relation_sum_rows, lambda B: 2.0 * CHANNELS),
+# Score -> its terms, and the largest value that their sum can have for a batch of B images.
+_DEFINITIONS: dict[str, tuple[Callable[[View, View], dict[str, Tensor]], Callable[[int], float]]] = {
+    "thesis": (_thesis, lambda B: 2 * math.sqrt(2)),
+    "thesis_lrp_cos": (_thesis_lrp_cos, lambda B: 2.0),
+    "official": (_official, lambda B: 4 + 2 / B),
+    "relation_only": (_relation_only, lambda B: math.sqrt(2)),
+    "thesis_spectral": (_thesis_spectral, lambda B: 2.0),
+    "thesis_mean_rows": (_thesis_mean_rows, lambda B: 4 / B),
+    "thesis_sum_rows": (_thesis_sum_rows, lambda B: 2.0 * B + 2 * CHANNELS),
+    "relation_sum_rows": (_relation_sum_rows, lambda B: 2.0 * CHANNELS),
 }
-SCORES = tuple(dict.fromkeys(score for score, _ in _DEFINITIONS))
+SCORES = tuple(_DEFINITIONS)
 
 
-def bound(score: str = "thesis", reduction: str = "norm", batch: int = 32) -> float:
-    """The largest value that a score can have; reached only by batches that share nothing between the networks.
+def bound(score: str = "thesis", batch: int = 32) -> float:
+    """A value that a score cannot exceed; batches that share nothing between the networks come near or reach it.
 
-    Non-negative features and maps have Gram matrices without negative entries, so that two of unit norm are at most
-    sqrt(2) apart.
+    Non-negative features and maps have Gram matrices without negative entries, so that two of unit norm, or two rows of
+    unit length, are at most sqrt(2) apart. Two Gram matrices of unit spectral norm are at most 1 apart, as both are
+    positive semi-definite.
 
     Raises:
-        ValueError: unknown score or reduction, or a pair that is not defined.
+        ValueError: unknown score.
     """
-    return _definition(score, reduction)[1](batch)
+    return _definition(score)[1](batch)
 
 
-def terms(student: View, teacher: View, score: str = "thesis", reduction: str = "norm") -> dict[str, float]:
+def terms(student: View, teacher: View, score: str = "thesis") -> dict[str, float]:
     """The terms of a score, whose sum it is; lower is better.
 
     Args:
@@ -218,25 +250,24 @@ def terms(student: View, teacher: View, score: str = "thesis", reduction: str = 
             2.5 to 2.13). "thesis_lrp_cos": maps of gradient times activation compared image by image and features' Gram
             matrices, both by cosine (2.22 to 2.27). "official": see `official_semantic`, and the row-normalised Gram
             matrix of features, mean squared difference. "relation_only": the thesis's second term.
-        reduction: "norm" as above; "sum_rows" (thesis, relation_only) sums squared differences of row-normalised Gram
-            matrices instead, for features between channels: the reading that reaches scores as large as the printed.
+            "thesis_spectral": as "thesis", with spectral norms in place of the Frobenius norms. "thesis_mean_rows":
+            with Gram matrices whose rows have unit length and their mean squared difference, as the official code
+            reduces. "thesis_sum_rows": with the sum of such differences, for features between channels; the reading
+            that reaches scores as large as the printed. "relation_sum_rows": its second term.
 
     Raises:
-        ValueError: unknown score or reduction, or a pair that is not defined; batches that differ.
+        ValueError: unknown score; batches that differ.
 
-    Source: section 2.6 and 2.7 of the spec.
+    Source: sections 2.4, 2.6 and 2.7 of the spec.
     """
-    found = _definition(score, reduction)[0](student, teacher)
+    found = _definition(score)[0](student, teacher)
     return {name: float(value) for name, value in found.items()}
 
 
-def _definition(score: str, reduction: str) -> tuple:
-    if score not in SCORES:
+def _definition(score: str) -> tuple[Callable[[View, View], dict[str, Tensor]], Callable[[int], float]]:
+    if score not in _DEFINITIONS:
         raise ValueError(unknown("score", score, SCORES))
-    if (score, reduction) not in _DEFINITIONS:
-        valid = [known for name, known in _DEFINITIONS if name == score]
-        raise ValueError(unknown(f"reduction of the score {score!r}", reduction, valid))
-    return _DEFINITIONS[score, reduction]
+    return _DEFINITIONS[score]
 
 
 # --- scoring the space ------------------------------------------------------------------------------------
@@ -248,7 +279,7 @@ class Scored:
 
     Args:
         student: member's name.
-        score, reduction: which definition.
+        score: which definition.
         draws: the score of each draw of initial weights and batch.
         terms: name of a term -> its value in each draw.
         bound: the largest value that the score can have.
@@ -256,7 +287,6 @@ class Scored:
 
     student: str
     score: str
-    reduction: str
     draws: tuple[float, ...]
     terms: Mapping[str, tuple[float, ...]]
     bound: float
@@ -272,7 +302,6 @@ def score_space(
     students: Sequence[str] = tuple(STUDENTS),
     *,
     scores: Sequence[str] = ("thesis",),
-    reduction: str = "norm",
     init: str = "gaussian",
     batch: int = 32,
     teacher: nn.Module | None = None,
@@ -286,7 +315,6 @@ def score_space(
         data: training images; they are not augmented, pixels are in [0, 1].
         students: names of members.
         scores: definitions, see `terms`; they share the networks and batches of each draw.
-        reduction: see `terms`.
         init: "gaussian" (all weights N(0, 1), as the official ranking scripts) or "default" (MobileNetV2's own).
         batch: images in a batch.
         teacher: a trained teacher, the same in every draw; None draws a random one, as the thesis says.
@@ -300,7 +328,7 @@ def score_space(
     Raises:
         ValueError: unknown names, no draws, or a batch that the data cannot fill.
     """
-    definitions = {score: _definition(score, reduction) for score in scores}
+    definitions = {score: _definition(score) for score in scores}
     size, classes = data.images.shape[1], len(data.classes)
     found: dict[tuple[str, str], list[dict[str, float]]] = {(s, m): [] for s in scores for m in students}
     for draw, images, labels in batches(data, batch, draws, seed, device):
@@ -309,16 +337,16 @@ def score_space(
         for name in students:
             own = look(untrained(name, size, classes, init, seed, draw).to(device), images, labels)
             for score in scores:
-                found[score, name].append(terms(own, seen, score, reduction))
+                found[score, name].append(terms(own, seen, score))
     return {
-        score: {name: _scored(name, score, reduction, found[score, name], of_batch(batch)) for name in students}
+        score: {name: _scored(name, score, found[score, name], of_batch(batch)) for name in students}
         for score, (_, of_batch) in definitions.items()
     }
 
 
-def _scored(student: str, score: str, reduction: str, draws: list[dict[str, float]], largest: float) -> Scored:
+def _scored(student: str, score: str, draws: list[dict[str, float]], largest: float) -> Scored:
     by_term = {name: tuple(draw[name] for draw in draws) for name in draws[0]}
-    return Scored(student, score, reduction, tuple(sum(draw.values()) for draw in draws), by_term, largest)
+    return Scored(student, score, tuple(sum(draw.values()) for draw in draws), by_term, largest)
 
 
 def batches(

@@ -80,7 +80,7 @@ def three_points(printed: Printed) -> Finding:
     )
     by_score, by_size = kendalltau([-s for s in scores], accuracies), kendalltau(counts, accuracies)
     steps = math.ceil(printed.train_images / BATCH)
-    norm, rows_bound, channels = bound(), 2.0 * BATCH, bound("relation_only", "sum_rows")
+    norm, rows_bound, channels = bound(), 2.0 * BATCH, bound("relation_sum_rows")
     rows = tuple(
         {
             "student": role,
