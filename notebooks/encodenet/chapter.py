@@ -285,9 +285,10 @@ readings.readings_table()
 # 4. *Representatives.* Lowest entropy in nats, images un-augmented, batch norm in evaluation mode, among correctly classified
 #    images; ties by the probability of the true class.
 # 5. *Decoder.* From the un-pooled map: nearest-neighbour upsampling, $3 \times 3$ convolution, batch norm and ReLU until 32 px are
-#    reached, then a convolution and a sigmoid. No connection skips the encoder's output; it would not be needed afterwards.
+#    reached, then a convolution and a sigmoid. No connection skips the encoder's output; it would not be needed afterwards. Table 3
+#    tries the pooled vector, too (`cluster_pooled`).
 # 6. *Training of the autoencoder.* 500 epochs and MSE are printed. Ours: Adam, rate $10^{-3}$ falling by a cosine, batches of 128;
-#    an encoder that starts from the baseline learns at a tenth of the rate. Inputs are cropped and flipped, codes never are.
+#    an encoder that starts from the baseline learns at a tenth of the rate (`encoder_lr`). Inputs are cropped and flipped, codes never are.
 # 7. *Second stage.* A fresh head of the baseline's kind, 100 epochs, SGD with a cosine from 0.1, or from 0.01 where layers of the encoder are
 #    trained too. *Frozen* includes the statistics of batch norm.
 # 8. *Accuracies.* The headline is the last epoch. The paper does not say which epoch it prints; the best on the test images is

@@ -103,6 +103,7 @@ readings.readings_table()
 # - `other_class_code`: each class is sent to the representatives of another one. Does the picture have to show the class?
 # - `cluster_k2`, `cluster_k5`, `cluster_k8`, `cluster_mid`, `cluster_pixels`, `cluster_hdbscan`, `cluster_cosine`: other numbers of clusters,
 #   other features, other clustering.
+# - `cluster_pooled`: the decoder starts from the globally pooled vector, so that the autoencoder trains exactly what the head will see.
 #
 # Why noise is a fair rival: the target depends on class and cluster alone, so training towards codes is training a classifier
 # of sub-classes by a proper score, whatever is drawn on them (equation {eq}`encodenet-excess`).

@@ -159,6 +159,25 @@ def test_a_warm_encoder_learns_at_a_tenth_of_the_rate(codes):
     assert model_and_batch(codes)[2].parameter_groups() == []
 
 
+def test_the_rate_of_the_encoder_can_be_set():
+    asked = [({}, 1.0), ({"encoder_init": "baseline"}, 0.1), ({"encoder_init": "baseline", "encoder_lr": 1.0}, 1.0)]
+    for settings, expected in asked:
+        assert recipes.encoder_rate(AutoencoderConfig(**SHORT, **settings)) == expected
+    with pytest.raises(ValueError, match="encoder_lr"):
+        AutoencoderConfig(**SHORT, encoder_lr=0.0)
+
+
+def test_a_pooled_bottleneck_decodes_the_vector_that_the_head_sees(converted, parents):
+    config = AutoencoderConfig(**SHORT, bottleneck="pooled")
+    outcome = autoencoder(config, context(**parents))
+    losses = outcome.metrics["curves"]["train_mse"]
+    assert losses[-1] < losses[0]
+    pooled, plain = ({n: v.shape for n, v in found.weights.items()} for found in (outcome, converted))
+    head = plain["classifier.head.weight"][1]
+    assert any(shape[-1:] == (head,) and len(shape) == 2 for n, shape in pooled.items() if n.startswith("decoder."))
+    assert not any(len(shape) == 2 for n, shape in plain.items() if n.startswith("decoder."))
+
+
 def test_nearness_is_the_mean_square_to_the_nearest_code_of_each_class():
     generator = torch.Generator().manual_seed(0)
     outputs, codes = (torch.rand(n, 12, dtype=torch.float64, generator=generator) for n in (5, 7))

@@ -54,6 +54,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "cluster_hdbscan": {"cluster_method": "hdbscan"},
     "cluster_cosine": {"cluster_method": "cosine"},
 }
+# Cluster codes that the autoencoder converts to with other options of its own.
+CONVERSIONS: dict[str, dict[str, Any]] = {"cluster_pooled": {"bottleneck": "pooled"}}
+CLUSTERS = ("cluster", *VARIANTS, *CONVERSIONS)
 
 
 def baseline(scale: str, model: str, dataset: str, seed: int, training: TrainingRecipe | None = None) -> Trial:
@@ -85,7 +88,7 @@ def network(scale: str, model: str) -> Options:
 
 def codebook(scale: str, parent: Trial, target: str = "cluster", source: str | None = None) -> Trial:
     """Clusters and representatives that a baseline sees in its training images; arguments as in `autoencoder`."""
-    codes = "cluster" if target in VARIANTS or target == "identity" else target
+    codes = "cluster" if target in (*CLUSTERS, "identity") else target
     options = {"feature_source": source or own_source(scale), **VARIANTS.get(target, {})} if codes != "class" else {}
     return Trial.of("codebook", parents={"baseline": parent}, codes=codes, **_like(parent), **options)
 
@@ -103,11 +106,11 @@ def autoencoder(
     Args:
         scale: gives the length of the training.
         parent: the trial of the baseline.
-        target: one of TARGETS, CODE_CONTROLS or VARIANTS.
+        target: one of TARGETS, CODE_CONTROLS, VARIANTS or CONVERSIONS.
         encoder_init: "scratch" or "baseline".
         source: features that are clustered, None for those of the scale.
     """
-    settings = {**_like(parent), "training": conversion(_length(scale, AUTOENCODER))}
+    settings = {**_like(parent), "training": conversion(_length(scale, AUTOENCODER)), **CONVERSIONS.get(target, {})}
     if scale == "smoke":
         settings["decoder_width"] = 0.125
     return Trial.of(

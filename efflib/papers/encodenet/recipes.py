@@ -196,12 +196,14 @@ class AutoencoderConfig(ClassifierConfig):
     """A converting autoencoder; network, data and seed are those of the parents "baseline" and "codebook".
 
     `target` "identity" reconstructs the input (table 3's second row); the codebook then only tells how near the output
-    comes to the representatives. With encoder_init="baseline" the encoder learns at a tenth of the decoder's rate.
-    `decoder_width` narrows the decoder of smoke runs.
+    comes to the representatives. `bottleneck` is what is decoded, see `Decoder`. `encoder_lr` is the encoder's rate
+    relative to the decoder's; None: a tenth where it starts from the baseline, the same from scratch. `decoder_width`
+    narrows the decoder of smoke runs.
     """
 
     target: Literal["codes", "identity"] = "codes"
     encoder_init: Literal["scratch", "baseline"] = "scratch"
+    encoder_lr: float | None = Field(default=None, gt=0)
     bottleneck: Literal["map", "pooled"] = "map"
     decoder_width: float = Field(default=1.0, gt=0)
 
@@ -286,14 +288,20 @@ def autoencoder(config: AutoencoderConfig, context: Context) -> Outcome:
     with seeded(config.seed, "decoder"):
         model = ConvertingAutoencoder(encoder, book, config.bottleneck, config.decoder_width)
     mean, std = normalisation(config.training, train)
-    rate = ENCODER_LR if config.encoder_init == "baseline" else 1.0
-    loss = ConversionLoss(model, book.train, config.target, mean, std, rate)
+    loss = ConversionLoss(model, book.train, config.target, mean, std, encoder_rate(config))
     followed = test.take(subset(test.labels, FOLLOWED, 0)) if len(test) > FOLLOWED else test
     outcome = trained(
         config, context, model, train, None, followed, loss=loss, flops=lambda *_: _conversion_run(config)
     )
     measured = conversion_quality(model, book, train, test, baseline, config, context)
     return replace(outcome, metrics={**outcome.metrics, **measured})
+
+
+def encoder_rate(config: AutoencoderConfig) -> float:
+    """Learning rate of the encoder relative to the decoder's."""
+    if config.encoder_lr is not None:
+        return config.encoder_lr
+    return ENCODER_LR if config.encoder_init == "baseline" else 1.0
 
 
 def _book(context: Context) -> Codebook:
