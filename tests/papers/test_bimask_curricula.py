@@ -298,7 +298,7 @@ def test_an_interrupted_trial_ends_like_an_unbroken_one(method, plain, tmp_path,
         raise KeyboardInterrupt("after the first epoch")
 
     with monkeypatch.context() as patch:
-        patch.setattr("efflib.training.save_atomically", interrupted)
+        patch.setattr("efflib.training.loop.save_atomically", interrupted)
         with pytest.raises(KeyboardInterrupt, match="after the first epoch"):
             whole(settings, context(checkpoint, scorer=plain.weights))
     resumed = whole(settings, context(checkpoint, scorer=plain.weights))

@@ -134,10 +134,10 @@ def test_an_interrupted_student_ends_as_an_unbroken_one(method, tmp_path, monkey
     first = tmp_path / "checkpoint.pt"
     with monkeypatch.context() as patch:
         patch.setattr("efflib.papers.baselines.fit", cut)
-        patch.setattr("efflib.training._identity", lambda *_: "same")
+        patch.setattr("efflib.training.loop._identity", lambda *_: "same")
         distill(settings, context(first))
     with monkeypatch.context() as patch:
-        patch.setattr("efflib.training._identity", lambda *_: "same")
+        patch.setattr("efflib.training.loop._identity", lambda *_: "same")
         resumed = distill(settings, context(first))
     assert epochs == [2] and first.exists()
     assert resumed.metrics["curves"] == unbroken.metrics["curves"]

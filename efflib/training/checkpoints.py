@@ -1,0 +1,50 @@
+"""Checkpoints that survive a kill, and are not read where they are broken or belong to another run."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from efflib.data.errors import UNREADABLE
+
+
+class ForeignCheckpoint(ValueError):
+    """A checkpoint of another run: other recipe, seed, precision, training images, curriculum, network or loss."""
+
+
+def save_atomically(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint so that a kill at any moment leaves either the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_or_set_aside(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """State of a checkpoint; None where there is none. A broken file is renamed `<name>.broken`, with a warning."""
+    if not path.exists():
+        return None
+    try:
+        _check_sums(path)
+        return torch.load(path, map_location=device, weights_only=True)
+    except UNREADABLE as problem:
+        broken = path.with_name(path.name + ".broken")
+        os.replace(path, broken)
+        tqdm.write(f"checkpoint {path.name} cannot be read ({problem}); set aside as {broken.name}, starting anew")
+        return None
+
+
+def _check_sums(path: Path) -> None:
+    """torch.load does not compare the checksums that the file holds: a flipped bit would pass unnoticed."""
+    with zipfile.ZipFile(path) as archive:
+        altered = archive.testzip()
+    if altered is not None:
+        raise zipfile.BadZipFile(f"{altered} has a wrong checksum")
