@@ -354,7 +354,7 @@ page.repeat()
 # they must be in perfect order.
 #
 # ```python
-# from efflib.papers.diswot.scores import critical_tau
+# from efflib.papers.diswot.ranks import critical_tau
 #
 # for n in (3, 5, 8, 16):
 #     try:

@@ -19,7 +19,9 @@ from shown import cells_of, rows_by_name
 
 from efflib.papers.diswot import ranking
 from efflib.papers.diswot.costs import cost
-from efflib.papers.diswot.scores import bound, critical_tau, random_order
+from efflib.papers.diswot.ranks import critical_tau
+from efflib.papers.diswot.rivals import random_order
+from efflib.papers.diswot.scores import bound
 from efflib.papers.diswot.space import STUDENTS, TEACHER
 from efflib.papers.diswot.tables import tables
 from efflib.report.notebook import ChanceLevel

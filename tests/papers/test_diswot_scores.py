@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 from efflib.data import ImageSet
@@ -20,22 +19,17 @@ from efflib.papers.diswot.scores import (
     batches,
     bound,
     channel_gram,
-    critical_tau,
     gaussian_,
     image_gram,
     look,
-    nwot,
-    nwot_space,
     official_semantic,
-    random_order,
-    rank_correlation,
     rows_apart,
     score_space,
     spectrum_apart,
     terms,
     untrained,
 )
-from efflib.papers.diswot.space import STUDENTS, TEACHER, build
+from efflib.papers.diswot.space import TEACHER, build
 from efflib.training import seeded
 
 SMALL = ("w035-d11-gap", "w035-d11-dsc")
@@ -171,7 +165,7 @@ def test_maps_are_the_same_behind_a_global_average_and_differ_in_the_teacher(dat
 def test_maps_of_one_image_do_not_depend_on_the_others(batch: tuple[Tensor, Tensor]) -> None:
     """Behind the map statistics are constants (D12): the gradient of image n's logit is zero at every other image."""
     images, labels = batch
-    own = scores._on_batch_statistics(untrained("w035-d11-dsc", 32, 4, "gaussian", 0, 0))
+    own = scores.on_batch_statistics(untrained("w035-d11-dsc", 32, 4, "gaussian", 0, 0))
     with torch.no_grad():
         A = own.maps(images)["s32"]  # type: ignore[operator]
         own.logits_from("s32", A)  # type: ignore[operator]
@@ -430,100 +424,3 @@ def test_batches_are_images_in_zero_to_one_without_repeats(data: ImageSet) -> No
 def test_bad_choices(data: ImageSet, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         score_space(data, **{"students": SMALL[:1], "batch": 8, **options})
-
-
-# --- predictors -------------------------------------------------------------------------------------------
-
-
-class Codes(nn.Module):
-    """A ReLU on the images."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.activation = nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.activation(x)
-
-
-def test_nwot_by_hand() -> None:
-    images = torch.tensor([[1.0, 1.0, -1.0, -1.0], [1.0, -1.0, -1.0, -1.0]]).reshape(2, 1, 2, 2)
-    # Three of four units agree: the kernel is [[4, 3], [3, 4]].
-    assert nwot(Codes(), images) == pytest.approx(math.log(7))
-    assert nwot(Codes(), torch.ones(2, 1, 2, 2)) == -math.inf
-
-
-def test_nwot_of_the_space(data: ImageSet) -> None:
-    found = nwot_space(data, ("w100-d11-gap", "w035-d11-gap"), batch=8, draws=2)
-    assert all(map(math.isfinite, found.values()))
-    assert found["w100-d11-gap"] > found["w035-d11-gap"]  # more units, more codes
-
-
-def test_trivial_predictors() -> None:
-    parameters, macs = scores.parameters(), scores.macs()
-    assert list(parameters) == list(macs) == list(STUDENTS)
-    assert max(parameters, key=parameters.__getitem__) == "w100-d17-gap"
-    assert parameters["w100-d17-gap"] == 2_585_220
-    assert macs["w035-d11-dsc"] == 51_793_120
-    assert random_order(0) == random_order(0) != random_order(1)
-    assert set(random_order(0)) == set(STUDENTS)
-
-
-def test_rank_correlation_of_the_printed_triple() -> None:
-    accuracies = {"best": {0: 90.92}, "intermediate": {0: 86.19}, "bad": {0: 84.52}}
-    size = rank_correlation(
-        {"best": 2_257_984, "intermediate": 410_208, "bad": 410_208}, accuracies, lower_is_better=False
-    )
-    assert size.tau == pytest.approx(0.8165, abs=1e-4)
-    score = rank_correlation({"best": 1.35, "intermediate": 138.84, "bad": 176.12}, accuracies)
-    assert (score.tau, score.rho) == pytest.approx((1, 1))
-    assert score.p == pytest.approx(1 / 3)
-    assert score.tau_interval is score.rho_interval is None  # one seed each
-    assert score.n == 3
-
-
-def test_the_interval_follows_the_scatter_of_the_seeds() -> None:
-    names = list(STUDENTS)
-    predictor = {name: -float(i) for i, name in enumerate(names)}
-
-    def accuracies(scatter: float) -> dict[str, dict[int, float]]:
-        generator = np.random.default_rng(0)
-        return {name: {s: i + scatter * generator.normal() for s in range(3)} for i, name in enumerate(names)}
-
-    exact = rank_correlation(predictor, accuracies(0))
-    assert (exact.tau, exact.tau_interval, exact.rho_interval) == (1, (1, 1), (1, 1))
-    noisy = rank_correlation(predictor, accuracies(5), resamples=300)
-    assert noisy.tau_interval is not None
-    low, high = noisy.tau_interval
-    assert low < noisy.tau < 1
-    assert 0.05 < high - low < 0.6
-    assert noisy == rank_correlation(predictor, accuracies(5), resamples=300)
-
-
-def test_sixteen_students_need_a_tau_above_036() -> None:
-    tau = critical_tau(16)
-    assert 0.36 < tau < 0.40
-    pairs = 16 * 15 // 2
-    for discordant in range(pairs // 2):
-        order = scores._with_inversions(16, discordant)
-        found = kendalltau(range(16), order, method="exact")
-        assert found.statistic == pytest.approx(1 - 2 * discordant / pairs)
-        assert (found.pvalue < 0.05) == (found.statistic >= tau - 1e-12)
-    with pytest.raises(ValueError, match="no order of 3 students"):
-        critical_tau(3)
-
-
-@pytest.mark.parametrize(
-    ("predictor", "accuracies", "message"),
-    [
-        ({"a": 1, "b": 2}, {"a": {0: 1}, "b": {0: 2}}, "at least three"),
-        ({"a": 1, "b": 2, "c": 3}, {"a": {0: 1}, "b": {0: 2}}, "only one has c"),
-        ({"a": 1, "b": 2, "c": 3}, {"a": {0: 1}, "b": {0: 2}, "c": {}}, "c: predictor"),
-        ({"a": 1, "b": math.nan, "c": 3}, {"a": {0: 1}, "b": {0: 2}, "c": {0: 3}}, "b: predictor nan"),
-        ({"a": 1, "b": 1, "c": 1}, {"a": {0: 1}, "b": {0: 2}, "c": {0: 3}}, "predictor of all 3 students are equal"),
-        ({"a": 1, "b": 2, "c": 3}, {"a": {0: 1}, "b": {0: 1}, "c": {0: 1}}, "accuracies of all 3"),
-    ],
-)
-def test_rank_correlations_that_do_not_exist(predictor: dict, accuracies: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        rank_correlation(predictor, accuracies)

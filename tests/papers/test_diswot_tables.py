@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from efflib.papers.diswot import arms, claims
-from efflib.papers.diswot.scores import parameters
+from efflib.papers.diswot.rivals import parameters
 from efflib.papers.diswot.space import ROLES, STUDENTS, TEACHER
 from efflib.papers.diswot.tables import class_report, mean_score, tables, whole_megabytes
 from efflib.report.verdict import (

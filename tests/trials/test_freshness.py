@@ -30,7 +30,8 @@ def test_the_hash_covers_what_decides_the_numbers_and_no_more(monkeypatch):
     seen = closure("bimask", monkeypatch)
     inside = {
         "efflib.papers.bimask.recipes", "efflib.papers.bimask.method", "efflib.papers.baselines",
-        "efflib.training", "efflib.training.loop", "efflib.training.recipe", "efflib.explain", "efflib.data", "efflib.data.imageset", "efflib.data.sources", "efflib.data.objects",
+        "efflib.training", "efflib.training.loop", "efflib.training.recipe", "efflib.explain",
+        "efflib.data", "efflib.data.imageset", "efflib.data.sources", "efflib.data.objects",
         "efflib.models", "efflib.models.resnet_cifar", "efflib.models.vgg", "efflib.kernels.augment",
         "efflib.kernels.mask_least_salient",
     }  # fmt: skip

@@ -21,7 +21,7 @@ from scipy.stats import kendalltau
 
 from efflib.papers.diswot.arms import SIZES, Size
 from efflib.papers.diswot.ranks import tau_difference
-from efflib.papers.diswot.scores import parameters
+from efflib.papers.diswot.rivals import parameters
 from efflib.papers.diswot.space import ROLES, STUDENTS
 from efflib.papers.table import Claim, claims_of
 from efflib.report.verdict import Comparison, SeedCount, Tested, mean_samples, paired, shift

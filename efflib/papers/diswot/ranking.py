@@ -13,12 +13,12 @@ from IPython.display import HTML, Markdown
 from scipy.stats import kendalltau
 
 from efflib.data import load_dataset
-from efflib.papers.diswot import scores
+from efflib.papers.diswot import rivals, scores
 from efflib.papers.diswot.arms import SIZES
 from efflib.papers.diswot.claims import basis, pooled, scored, series
 from efflib.papers.diswot.costs import cost
 from efflib.papers.diswot.curves import evidence
-from efflib.papers.diswot.ranks import tau_b
+from efflib.papers.diswot.ranks import RankCorrelation, critical_tau, rank_correlation, tau_b
 from efflib.papers.diswot.search import evolve, random_search
 from efflib.papers.diswot.space import MEMBERS, ROLES, STUDENTS, TEACHER, member
 from efflib.papers.diswot.tables import PRINTED
@@ -290,9 +290,9 @@ def predictors(results: Results) -> dict[str, tuple[By, bool]]:
     if known := nwot(results):
         found["NWOT"] = known, False
     side = SIZES[results.scale].side
-    found["parameters"] = scores.parameters(students, side), False
-    found["multiply-accumulates"] = scores.macs(students, side), False
-    found["a random order"] = scores.random_order(0, students), False
+    found["parameters"] = rivals.parameters(students, side), False
+    found["multiply-accumulates"] = rivals.macs(students, side), False
+    found["a random order"] = rivals.random_order(0, students), False
     return found
 
 
@@ -328,11 +328,11 @@ def correlations_table(results: Results) -> HTML:
 
 def _ranked(
     predictor: By, against: Mapping[str, Mapping[int, float]], lower: bool, resamples: int = 1
-) -> scores.RankCorrelation | str:
+) -> RankCorrelation | str:
     """The correlation over the students that have both, or why there is none; intervals need many resamples."""
     common = [name for name in predictor if name in against]
     try:
-        return scores.rank_correlation(
+        return rank_correlation(
             {name: predictor[name] for name in common},
             {name: against[name] for name in common},
             lower_is_better=lower,
@@ -344,7 +344,7 @@ def _ranked(
 
 def _critical(students: int) -> str:
     try:
-        least = scores.critical_tau(students)
+        least = critical_tau(students)
     except ValueError:
         return f"No order of {students} students can have p below 0.05: nothing can be concluded from so few"
     return f"With {students} students |tau| must reach {least:.2f} for p below 0.05"
@@ -506,7 +506,7 @@ def search_table(known: By, seeds: int = 200) -> HTML:
         seeds: searches; structureless scores are drawn anew for each.
     """
     spaces: dict[str, Callable[[int], By]] = {"these scores": lambda seed: known} if known else {}
-    spaces["structureless scores"] = scores.random_order
+    spaces["structureless scores"] = rivals.random_order
     rows = []
     for evaluations in EVALUATIONS:
         row = {"search": f"evolution, {evaluations} evaluations"}

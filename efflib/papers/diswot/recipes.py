@@ -12,7 +12,8 @@ from efflib.data.duplicates import full_name
 from efflib.papers import reports
 from efflib.papers.baselines import SIZES
 from efflib.papers.diswot.costs import cost
-from efflib.papers.diswot.scores import SCORES, nwot_space, score_space
+from efflib.papers.diswot.rivals import nwot_space
+from efflib.papers.diswot.scores import SCORES, score_space
 from efflib.papers.diswot.space import STUDENTS, TEACHER, member
 from efflib.text import unknown
 from efflib.trials.recipes import Config, Context, Outcome, recipe

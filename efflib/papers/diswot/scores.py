@@ -1,4 +1,4 @@
-"""DisWOT scores of untrained students, and what they are worth: rank correlation with accuracy, trivial predictors.
+"""DisWOT scores of untrained students.
 
 A score compares a teacher and a student on one mini-batch: a semantic term (maps of the true class, or gradients of the
 classifier) and a relation term (which images look alike). Every score here is better when it is lower. The definitions
@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +20,6 @@ from torch import Tensor, nn
 from efflib.data import ImageSet
 from efflib.distill.diswot_plus import class_map, relation_loss, semantic_loss
 from efflib.kernels.augment import normalise
-from efflib.papers.diswot.costs import cost
 from efflib.papers.diswot.space import STUDENTS, TEACHER, build
 from efflib.text import unknown
 from efflib.training import derived_seed, seeded
@@ -67,7 +65,7 @@ def look(network: nn.Module, images: Tensor, labels: Tensor) -> View:
             f"a score compares at least two labelled images; got images {tuple(images.shape)} and labels "
             f"{tuple(labels.shape)}"
         )
-    own = _on_batch_statistics(network)
+    own = on_batch_statistics(network)
     with torch.no_grad():
         features = own.maps(images)[LAYER]  # type: ignore[operator]
     weight = own.head[-1].weight  # type: ignore[index, union-attr]
@@ -80,7 +78,7 @@ def look(network: nn.Module, images: Tensor, labels: Tensor) -> View:
     return View(features.detach(), gradcam.detach(), gxa.detach(), classifier)
 
 
-def _on_batch_statistics(network: nn.Module) -> nn.Module:
+def on_batch_statistics(network: nn.Module) -> nn.Module:
     """A copy in train mode without dropout, whose running statistics become those of the next batch."""
     own = copy.deepcopy(network).train()
     for module in own.modules():
@@ -394,187 +392,3 @@ def gaussian_(network: nn.Module) -> None:
             nn.init.ones_(module.weight)
         if isinstance(getattr(module, "bias", None), Tensor):
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-
-
-# --- trivial and rival predictors -------------------------------------------------------------------------
-
-
-def parameters(students: Iterable[str] = STUDENTS, image_size: int = 224) -> dict[str, float]:
-    """Trained parameters of each student; more is expected to be better."""
-    return {name: float(cost(name, image_size).parameters) for name in students}
-
-
-def macs(students: Iterable[str] = STUDENTS, image_size: int = 224) -> dict[str, float]:
-    """Multiply-accumulates of each student; more is expected to be better."""
-    return {name: float(cost(name, image_size).macs) for name in students}
-
-
-def random_order(seed: int, students: Iterable[str] = STUDENTS) -> dict[str, float]:
-    """A random number for each student: the control that knows nothing."""
-    generator = np.random.default_rng(derived_seed(seed, 0, "diswot random order"))
-    return {name: float(generator.random()) for name in students}
-
-
-def nwot_space(
-    data: ImageSet,
-    students: Sequence[str] = tuple(STUDENTS),
-    *,
-    init: str = "default",
-    batch: int = 32,
-    draws: int = 1,
-    seed: int = 0,
-    device: str = "cpu",
-) -> dict[str, float]:
-    """NWOT of each untrained student, mean over draws; more is expected to be better. Arguments as `score_space`.
-
-    Weights and batches are those of `score_space` with the same seed and init.
-    """
-    size, classes = data.images.shape[1], len(data.classes)
-    found: dict[str, list[float]] = {name: [] for name in students}
-    for draw, images, _ in batches(data, batch, draws, seed, device):
-        for name in students:
-            found[name].append(nwot(untrained(name, size, classes, init, seed, draw).to(device), images))
-    return {name: float(np.mean(values)) for name, values in found.items()}
-
-
-def nwot(network: nn.Module, images: Tensor) -> float:
-    """How differently the ReLUs of an untrained network answer to the images: a predictor without a teacher.
-
-    log |det sum_layers (x x^T + (1 - x)(1 - x)^T)|, x (B, units) the binary codes of a layer's ReLU or ReLU6. Runs on a
-    copy, batch norms on the batch's statistics, without dropout.
-
-    Args:
-        network: whose activations are modules.
-        images: (B, C, H, W).
-
-    Returns:
-        The logarithm; -inf if two images have the same code in every layer.
-
-    Source: Mellor et al. 2021, "Neural architecture search without training"; section 4.4 of the spec.
-    """
-    own = _on_batch_statistics(network)
-    kernel = torch.zeros(len(images), len(images), dtype=torch.float64, device=images.device)
-
-    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        active = (output > 0).flatten(1).double()
-        kernel.add_(active @ active.T + (1 - active) @ (1 - active).T)
-
-    for module in own.modules():
-        if isinstance(module, nn.ReLU | nn.ReLU6):
-            module.register_forward_hook(add)
-    with torch.no_grad():
-        own(images)
-    return float(torch.linalg.slogdet(kernel).logabsdet)
-
-
-# --- what a predictor is worth ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RankCorrelation:
-    """How well a predictor orders students by accuracy.
-
-    Args:
-        tau: Kendall's tau-b; 1 if the predicted order is that of the accuracies.
-        rho: Spearman's.
-        p: two-sided p-value of tau (exact without ties); about 0.05 at `critical_tau(n)`.
-        tau_interval, rho_interval: 95 % percentile interval of a bootstrap over seeds, the scatter of the accuracies
-            alone; None if a student has one seed only.
-        n: students.
-    """
-
-    tau: float
-    rho: float
-    p: float
-    tau_interval: tuple[float, float] | None
-    rho_interval: tuple[float, float] | None
-    n: int
-
-
-def rank_correlation(
-    predictor: Mapping[str, float],
-    accuracies: Mapping[str, Mapping[int, float]],
-    *,
-    lower_is_better: bool = True,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> RankCorrelation:
-    """Rank correlation of a predictor with the mean accuracy of trained students.
-
-    Args:
-        predictor: student -> number.
-        accuracies: student -> seed -> accuracy.
-        lower_is_better: True for scores (the sign is turned), False for parameters, MACs and NWOT.
-        resamples: of the bootstrap, which draws each student's seeds with replacement.
-        seed: of the bootstrap.
-
-    Raises:
-        ValueError: students that differ between the two, fewer than three, one without a seed, numbers that are not
-            finite, or all numbers or accuracies equal.
-    """
-    names = _check_pairs(predictor, accuracies)
-    predicted = np.array([predictor[name] for name in names]) * (-1 if lower_is_better else 1)
-    by_seed = [np.array(list(accuracies[name].values()), dtype=float) for name in names]
-    tau, p, rho = _correlations(predicted, np.array([own.mean() for own in by_seed]))
-    intervals: list[tuple[float, float] | None] = [None, None]
-    if min(map(len, by_seed)) > 1:
-        generator = np.random.default_rng(seed)
-        drawn = np.array([own[generator.integers(len(own), size=(resamples, len(own)))].mean(1) for own in by_seed])
-        found = [_correlations(predicted, column) for column in drawn.T]
-        intervals = [_percentiles([each[i] for each in found]) for i in (0, 2)]
-    return RankCorrelation(tau, rho, p, intervals[0], intervals[1], len(names))
-
-
-def critical_tau(n: int, level: float = 0.05) -> float:
-    """Smallest |tau| of n students without ties whose exact two-sided p-value is below a level; 0.383 for n = 16.
-
-    Raises:
-        ValueError: so few students that no order has such a p-value.
-    """
-    from scipy.stats import kendalltau
-
-    pairs = n * (n - 1) // 2
-    for discordant in range(pairs // 2, -1, -1):
-        order = _with_inversions(n, discordant)
-        if kendalltau(range(n), order, method="exact").pvalue < level:
-            return 1 - 2 * discordant / pairs
-    raise ValueError(f"no order of {n} students has a p-value below {level:g}; take more students")
-
-
-def _with_inversions(n: int, count: int) -> list[int]:
-    """0..n-1 in an order with so many pairs the wrong way round."""
-    rest, order = list(range(n)), []
-    for left in range(n - 1, -1, -1):
-        step = min(count, left)
-        count -= step
-        order.append(rest.pop(step))
-    return order
-
-
-def _check_pairs(predictor: Mapping[str, float], accuracies: Mapping[str, Mapping[int, float]]) -> list[str]:
-    if predictor.keys() != accuracies.keys():
-        only = sorted(predictor.keys() ^ accuracies.keys())
-        raise ValueError(f"predictor and accuracies must be of the same students; only one has {', '.join(only)}")
-    if len(predictor) < 3:
-        raise ValueError(f"a rank correlation needs at least three students, got {', '.join(predictor) or 'none'}")
-    for name, own in accuracies.items():
-        if not own or not all(map(math.isfinite, [predictor[name], *own.values()])):
-            raise ValueError(f"{name}: predictor {predictor[name]} and accuracies {dict(own)} must be finite numbers")
-    means = {name: np.mean(list(own.values())) for name, own in accuracies.items()}
-    for what, values in (("predictor", predictor), ("accuracies", means)):
-        if len(set(values.values())) == 1:
-            raise ValueError(f"the {what} of all {len(values)} students are equal: there is no order to compare")
-    return list(predictor)
-
-
-def _correlations(predicted: np.ndarray, measured: np.ndarray) -> tuple[float, float, float]:
-    """Kendall's tau-b, its p-value, Spearman's rho."""
-    from scipy.stats import kendalltau, spearmanr
-
-    tau = kendalltau(predicted, measured)
-    return float(tau.statistic), float(tau.pvalue), float(spearmanr(predicted, measured).statistic)
-
-
-def _percentiles(values: list[float]) -> tuple[float, float]:
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
