@@ -129,12 +129,14 @@ page.plan()
 # | thesis, means of rows | as above, each row of unit length, mean square | the same |
 # | thesis, sums of rows | as above, each row of unit length, squared differences summed | the same between *channels* |
 # | relation alone, sums of rows | none | the same between *channels* |
+# | ..., trained teacher | as named, but the teacher is the trained one of the seed | the same |
 #
 # One *draw* is one set of random weights with one batch. The thesis does not say how many it took; a record on real images
 # holds a *series* of 16, and each seed of this page brings a series of its own. Where one score per student is needed, below
 # and in the claims, it is the mean over the draws of all series.
 #
-# Left out here: a *trained* teacher, and maps of true LRP instead of gradient times activation.
+# The thesis compares networks with random weights; the last line is a control, which costs the training of a teacher. Left out here: maps
+# of true LRP instead of gradient times activation.
 #
 # ## The run
 
@@ -266,7 +268,7 @@ page.claims()
 #    the tables of scores above show the spectral norm and rows of unit length beside it.
 # 3. *The maps.* Weighted by gradients, positive part only, of the true class, at the last feature map.
 # 4. *Random weights.* All weights $N(0, 1)$, as the scripts of the official code; batch norms use the batch, no dropout, no augmentation. The
-#    teacher is untrained, too.
+#    teacher is untrained, too, but for the rows that say otherwise.
 # 5. *Draws.* 16 per series on real images, with fresh weights and a fresh batch of 32 training images that all networks share.
 # 6. *An image whose map is zero* in either network counts as no agreement in the score by cosine.
 # 7. *The loss of the students* has four equal weights; so has that of Table 3.4. Adam at $10^{-4}$ (`tiny`: $10^{-3}$, [why](table3_6.ipynb)),

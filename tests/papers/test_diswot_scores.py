@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from efflib.data import ImageSet
+from efflib.data import ImageSet, load_dataset
+from efflib.models import create_model
 from efflib.papers.diswot import scores
+from efflib.papers.diswot.recipes import TrainedScoresConfig, diswot_scores_trained
 from efflib.papers.diswot.scores import (
     SCORES,
     View,
@@ -29,8 +31,9 @@ from efflib.papers.diswot.scores import (
     terms,
     untrained,
 )
-from efflib.papers.diswot.space import TEACHER, build
+from efflib.papers.diswot.space import STUDENTS, TEACHER, build
 from efflib.training import seeded
+from efflib.trials.recipes import Context
 
 SMALL = ("w035-d11-gap", "w035-d11-dsc")
 
@@ -370,6 +373,22 @@ def test_a_trained_teacher_is_the_same_in_every_draw(data: ImageSet, monkeypatch
     without = score_space(data, SMALL[:1], batch=8, draws=2)["thesis"][SMALL[0]]
     assert drawn.count(TEACHER.name) == 2
     assert with_it.draws != without.draws
+
+
+def test_the_recorded_scores_beside_a_trained_teacher_are_those_of_the_parent() -> None:
+    options = {**STUDENTS[SMALL[0]].options, "head": "flatten", "image_size": 64}
+    config = {"dataset": "phantom", "students": SMALL[:1], "batch": 8, "draws": 2, "seed": 3}
+    with seeded(7):
+        teacher = create_model("mobilenetv2", 4, **options)
+    context = Context("cpu", "fp32", None, {"teacher": teacher.state_dict()})
+    found = diswot_scores_trained(TrainedScoresConfig(**config, teacher_options=options), context).metrics
+    phantom = load_dataset("phantom", "train")
+    wanted = score_space(phantom, SMALL[:1], scores=SCORES, batch=8, draws=2, seed=3, teacher=teacher)
+    assert found["scores"] == {f"{s}_trained": {SMALL[0]: list(own[SMALL[0]].draws)} for s, own in wanted.items()}
+    random = score_space(phantom, SMALL[:1], batch=8, draws=2, seed=3)["thesis"][SMALL[0]]
+    assert found["scores"]["thesis_trained"][SMALL[0]] != list(random.draws)
+    with pytest.raises(RuntimeError, match="state_dict"):
+        diswot_scores_trained(TrainedScoresConfig(**config), context)
 
 
 def test_ranges_of_the_spec_loosely(data: ImageSet) -> None:

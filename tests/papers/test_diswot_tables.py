@@ -262,7 +262,12 @@ def test_a_lead_in_every_seed_is_counted_in_seeds():
 
 def test_every_seed_brings_its_series_of_draws():
     found = [(seed, trial) for cell, seed, trial in entries("table3_3", "tiny", 3) if cell.get("method") == "score"]
-    assert found == [(seed, arms.scores("tiny", seed)) for seed in range(3)]
+    pairs = [(arms.scores("tiny", seed), arms.scores_trained("tiny", seed)) for seed in range(3)]
+    assert found == [(seed, trial) for seed, pair in enumerate(pairs) for trial in pair]
+    for plain, trained in pairs:
+        assert {name: trained.config[name] for name in plain.config} == plain.config
+        taught = {e.parents["teacher"] for c, _, e in entries("table3_3", "tiny", 3) if "teacher" in e.parents}
+        assert trained.parents["teacher"] in taught, "the teacher that the students have, too"
 
 
 def test_the_printed_triple():

@@ -152,15 +152,24 @@ def student(scale: str, network: Member, seed: int, method: str, how: How = AS_U
 
 def scores(scale: str, seed: int, init: str = "gaussian") -> Trial:
     """The DisWOT scores of a scale's students, all of them in each draw."""
-    size = SIZES[scale]
+    return Trial.of("diswot_scores", **_scored(scale, seed, init))
+
+
+def scores_trained(scale: str, seed: int, how: How = AS_USUAL) -> Trial:
+    """The same scores with the trained teacher of the seed in place of random ones."""
+    teacher = SIZES[scale].teacher
     return Trial.of(
-        "diswot_scores",
-        dataset=size.dataset,
-        students=tuple(member.name for member in size.students),
-        init=init,
-        draws=size.draws,
-        seed=seed,
+        "diswot_scores_trained",
+        parents={"teacher": alone(scale, teacher, seed, how)},
+        teacher_options=_options(scale, teacher, how.start),
+        **_scored(scale, seed, "gaussian"),
     )
+
+
+def _scored(scale: str, seed: int, init: str) -> dict[str, Any]:
+    size = SIZES[scale]
+    students = tuple(member.name for member in size.students)
+    return {"dataset": size.dataset, "students": students, "init": init, "draws": size.draws, "seed": seed}
 
 
 def cost(scale: str, network: Member) -> Trial:

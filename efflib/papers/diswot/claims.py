@@ -296,8 +296,8 @@ def _seeds(space: Mapping[str, Mapping[int, float]]) -> list[int]:
 
 def series(results: Any, score: str = "thesis") -> dict[int, dict[str, list[float]]]:
     """Seed of a series of draws -> student -> its score in each draw, as far as they are recorded."""
-    found = {entry.seed: entry.metrics.get("scores", {}).get(score, {}) for entry in results.matching(method="score")}
-    return {seed: draws for seed, draws in found.items() if draws}
+    found = [(e.seed, e.metrics.get("scores", {}).get(score, {})) for e in results.matching(method="score")]
+    return {seed: draws for seed, draws in found if draws}
 
 
 def pooled(results: Any, score: str = "thesis") -> dict[str, list[float]]:

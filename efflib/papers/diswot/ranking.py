@@ -44,7 +44,9 @@ NAMES = {
     "thesis_mean_rows": "thesis, means of rows",
     "thesis_sum_rows": "thesis, sums of rows",
     "relation_sum_rows": "relation alone, sums of rows",
-}  # of `scores.SCORES`
+    "thesis_trained": "thesis (Grad-CAM, L2), trained teacher",
+    "thesis_lrp_cos_trained": "thesis (LRP, cosine), trained teacher",
+}  # of `scores.SCORES`, and with the trained teacher
 METHOD = "gradcam_l2"  # by which every student is distilled
 BATCH = 32  # images that a score sees
 RESAMPLES = 400  # of the bootstrap over seeds, for each predictor
@@ -106,7 +108,7 @@ def scores_table(results: Results) -> HTML:
     found = draws(results)
     if not found:
         return _nothing(results, "score")
-    printed, bounds = _printed("score"), _scored(results)[0]["bounds"]
+    printed, bounds = _printed("score"), {n: b for each in _scored(results) for n, b in each["bounds"].items()}
     students = list(next(iter(found.values())))
     rows = [
         {
@@ -185,10 +187,11 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _drawn(results: Results) -> str:
-    """How many draws are recorded: "48 draws (3 series)"."""
-    known = series(results)
+    """How many draws are recorded: "48 draws (3 series; 1 with a trained teacher, too)"."""
+    known, trained = series(results), series(results, "thesis_trained")
     count = sum(len(next(iter(by_student.values()))) for by_student in known.values())
-    return f"{count} draws ({len(known)} series)"
+    beside = f"; {len(trained)} with a trained teacher, too" if trained else ""
+    return f"{count} draws ({len(known)} series{beside})"
 
 
 def _number(score: float) -> str:

@@ -6,16 +6,20 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
+from torch import nn
 
 from efflib.data import list_datasets, load_dataset, nearest_neighbour
 from efflib.data.duplicates import full_name
+from efflib.models import create_model
 from efflib.papers import reports
 from efflib.papers.baselines import SIZES
+from efflib.papers.distillation import Options
 from efflib.papers.diswot.costs import cost
 from efflib.papers.diswot.rivals import nwot_space
-from efflib.papers.diswot.scores import SCORES, score_space
+from efflib.papers.diswot.scores import SCORES, Scored, score_space
 from efflib.papers.diswot.space import STUDENTS, TEACHER, member
 from efflib.text import unknown
+from efflib.training import seeded
 from efflib.trials.recipes import Config, Context, Outcome, recipe
 
 
@@ -53,18 +57,20 @@ class ScoresConfig(Config):
         return known_dataset(value)
 
 
-def _scores_flops(config: ScoresConfig) -> float:
-    """One forward pass of each network in each draw for the scores, one more of each student for NWOT."""
+def _scores_flops(config: ScoresConfig, students: int) -> float:
+    """Forward passes in each draw: one of the teacher, so many of each student."""
     side = SIZES[config.dataset][2]
-    students = sum(cost(name, side).macs for name in config.students)
-    passes = students + cost(TEACHER.name, side).macs + students
+    passes = students * sum(cost(name, side).macs for name in config.students) + cost(TEACHER.name, side).macs
     return 2.0 * config.draws * config.batch * passes
 
 
 def _canary_scores() -> dict[str, float]:
     """One draw of two students on the phantom."""
     config = ScoresConfig(dataset="phantom", students=("w035-d11-gap", "w035-d11-dsc"), batch=8, draws=1)
-    metrics = diswot_scores(config, Context("cpu", "fp32", None)).metrics
+    return _sums(diswot_scores(config, Context("cpu", "fp32", None)).metrics)
+
+
+def _sums(metrics: dict[str, Any]) -> dict[str, float]:
     return {
         f"{variant}.{name}": sum(draws)
         for variant, by_student in metrics["scores"].items()
@@ -77,25 +83,74 @@ def _canary_scores() -> dict[str, float]:
     version=2,
     config=ScoresConfig,
     canary=_canary_scores,
-    flops=_scores_flops,
+    flops=lambda config: _scores_flops(config, 2),
     data=lambda config: [(config.dataset, "train")],
     precision="fp32",
 )
 def diswot_scores(config: ScoresConfig, context: Context) -> Outcome:
     """Score the untrained students by every definition; lower is better, but for NWOT."""
-    data = load_dataset(config.dataset, "train")
-    chosen: dict[str, Any] = config.model_dump(include={"init", "batch", "draws", "seed"}) | {"device": context.device}
+    data, chosen = load_dataset(config.dataset, "train"), _chosen(config, context)
     found = score_space(data, config.students, scores=SCORES, **chosen)
-    metrics = {
+    metrics = _score_metrics(found) | {"nwot": nwot_space(data, config.students, **chosen)}
+    return Outcome(metrics, _scores_flops(config, 2))
+
+
+class TrainedScoresConfig(ScoresConfig):
+    """As `ScoresConfig`; the network of the parent "teacher" has the options `teacher_options`."""
+
+    teacher_options: Options = Field(default_factory=dict)
+
+
+def _canary_trained_scores() -> dict[str, float]:
+    """The same draw as `_canary_scores`, with one teacher of default weights."""
+    config = TrainedScoresConfig(
+        dataset="phantom", students=("w035-d11-gap",), batch=8, draws=1, teacher_options={"width": 0.35}
+    )
+    with seeded(0, "canary"):
+        weights = _teacher(config, 4).state_dict()
+    return _sums(diswot_scores_trained(config, Context("cpu", "fp32", None, {"teacher": weights})).metrics)
+
+
+def _teacher(config: TrainedScoresConfig, classes: int) -> nn.Module:
+    return create_model("mobilenetv2", classes, **config.teacher_options)
+
+
+@recipe(
+    "diswot_scores_trained",
+    version=1,
+    config=TrainedScoresConfig,
+    canary=_canary_trained_scores,
+    flops=lambda config: _scores_flops(config, 1),
+    data=lambda config: [(config.dataset, "train")],
+    parents=("teacher",),
+    precision="fp32",
+)
+def diswot_scores_trained(config: TrainedScoresConfig, context: Context) -> Outcome:
+    """Score the untrained students beside a trained teacher, the same in every draw (spec, D8: `teacher_state`).
+
+    Students and batches are those of `diswot_scores` with the same seed; the scores' names end in "_trained".
+    """
+    data = load_dataset(config.dataset, "train")
+    teacher = _teacher(config, len(data.classes))
+    teacher.load_state_dict(context.parents["teacher"])
+    found = score_space(data, config.students, scores=SCORES, teacher=teacher, **_chosen(config, context))
+    metrics = _score_metrics({f"{name}_trained": by_student for name, by_student in found.items()})
+    return Outcome(metrics, _scores_flops(config, 1))
+
+
+def _chosen(config: ScoresConfig, context: Context) -> dict[str, Any]:
+    return config.model_dump(include={"init", "batch", "draws", "seed"}) | {"device": context.device}
+
+
+def _score_metrics(found: dict[str, dict[str, Scored]]) -> dict[str, Any]:
+    return {
         "scores": {name: {s: list(each.draws) for s, each in scored.items()} for name, scored in found.items()},
         "terms": {
             name: {s: {term: list(values) for term, values in each.terms.items()} for s, each in scored.items()}
             for name, scored in found.items()
         },
         "bounds": {name: next(iter(scored.values())).bound for name, scored in found.items()},
-        "nwot": nwot_space(data, config.students, **chosen),
     }
-    return Outcome(metrics, _scores_flops(config))
 
 
 class CostConfig(Config):

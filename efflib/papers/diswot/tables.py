@@ -40,6 +40,8 @@ def _space_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entr
     yield from _distilled(scale, seeds, choices)
     for seed in seeds:  # of the scores a seed is a series of draws
         yield {"student": "all", "method": "score"}, seed, arms.scores(scale, seed)
+        trained = arms.scores_trained(scale, seed, _how(choices))
+        yield {"student": "all", "method": "score", "teacher": "trained"}, seed, trained
     yield {"student": "nearest_neighbour"}, seeds[0], arms.nearest_neighbour(scale)
 
 
