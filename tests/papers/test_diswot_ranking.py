@@ -109,6 +109,7 @@ def test_bounds_tell_which_printed_scores_a_definition_allows(results) -> None:
     assert rows["thesis (Grad-CAM, L2)"]["single draws, lowest to highest"] == "1 to 2.5"
     assert rows["thesis (Grad-CAM, L2)"]["printed scores among the draws"] == "1.35"
     assert rows["thesis, sums of rows"]["largest possible"] == f"{2 * 32 + 2 * 1280:.2f}"
+    assert rows["thesis, means of rows"]["largest possible"] == "0.125"
     assert rows["thesis, sums of rows"]["printed scores that it allows"] == "1.35, 138.84, 176.12"
     empty = rows_by_name(ranking.bounds_table(results_of(nothing)))
     assert empty["relation term alone"]["largest possible"] == f"{2**0.5:.2f}", "bounds need no run"

@@ -118,7 +118,7 @@ def scores_table(results: Results) -> HTML:
         }
         for name in students
     ]
-    rows.append({"student": "largest possible", **{NAMES[score]: f"{bounds[score]:.2f}" for score in found}})
+    rows.append({"student": "largest possible", **{NAMES[score]: _bound(bounds[score]) for score in found}})
     caption = (
         f"Scores, lower is said to be better: mean ± standard deviation of {_drawn(results)}. Scale {results.scale}"
     )
@@ -135,7 +135,7 @@ def bounds_table(results: Results) -> HTML:
         rows.append(
             {
                 "definition": NAMES[name],
-                "largest possible": f"{largest:.2f}",
+                "largest possible": _bound(largest),
                 "single draws, lowest to highest": f"{min(values):.3g} to {max(values):.3g}" if values else "",
                 "printed scores that it allows": ", ".join(_number(s) for s in printed.values() if s <= largest),
                 "printed scores among the draws": _within(printed.values(), values) if values else "",
@@ -183,7 +183,12 @@ def costs_table(image_size: int = 224) -> HTML:
 
 def _spread(values: Sequence[float]) -> str:
     """Mean ± standard deviation; one draw has none."""
-    return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+    decimals = 3 if abs(fmean(values)) < 10 else 1
+    return f"{fmean(values):.{decimals}f}" + (f" ± {stdev(values):.{decimals}f}" if len(values) > 1 else "")
+
+
+def _bound(value: float) -> str:
+    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
 def _drawn(results: Results) -> str:
