@@ -11,6 +11,7 @@ import pytest
 
 from efflib.models import parameters_of
 from efflib.papers.pkgd import arms, audit
+from efflib.papers.pkgd.audit import checks, counting, evidence, peers
 from efflib.papers.table import PrintedCell, PrintedTable
 from efflib.report.audit import Finding, audit_markdown, compare_baselines, findings_for
 
@@ -135,7 +136,7 @@ def test_shares_of_coordinate_attention_equal_the_spec(findings: dict[int, Findi
     [("resnet56", 865_044), ("resnet110", 1_739_988), ("resnet32x4", 7_446_436), ("vgg13", 9_499_548)],
 )
 def test_units_of_the_teachers_equal_the_spec(model: str, with_units: int) -> None:
-    assert parameters_of(model, 100) + sum(audit._units(model, 8, 32)) == with_units
+    assert parameters_of(model, 100) + sum(counting.units(model, 8, 32)) == with_units
 
 
 # pair -> PFLOP of a run: logit method, PKGD, ReviewKD (spec, section 5; 100 classes there, 10 here: 0.02 at most)
@@ -176,9 +177,9 @@ def test_a_different_printed_number_changes_the_finding() -> None:
     rest = [c for c in real.tables["table1"].numbers if c.keys["method"] != "pkgd"]
     cells = tuple(PrintedCell(dict(c.keys), c.value, c.gain) for c in (*rest, *raised))
     table = PrintedTable("pkgd", "table1", "", real.tables["table1"].metric, None, "test_best", cells)
-    changed = audit._Printed({**real.tables, "table1": table}, real.references, real.facts)
-    assert audit._best_cells(changed).numbers["table1_printed"] == 6
-    assert audit._checked(changed).numbers["gains_that_agree"] == 1  # table 5's own gain did not change
+    changed = evidence.Printed({**real.tables, "table1": table}, real.references, real.facts)
+    assert peers.best_cells(changed).numbers["table1_printed"] == 6
+    assert checks.checked(changed).numbers["gains_that_agree"] == 1  # table 5's own gain did not change
 
 
 # --- words ------------------------------------------------------------------------------------------------

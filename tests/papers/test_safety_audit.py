@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from efflib.papers.safety import audit
+from efflib.papers.safety.audit import text
 from efflib.report.audit import Finding, audit_markdown, findings_for
 
 SLUG = "safety"
@@ -212,6 +213,6 @@ def test_texts_are_formatted_from_their_numbers(monkeypatch: pytest.MonkeyPatch)
     changed = tuple(replace(c, value=c.value + 1000) if c.keys["method"] == "safe" else c for c in cells)
     tables = {**load.tables, "table1_bytes": replace(load.tables["table1_bytes"], cells=changed)}
     other = replace(load, tables=tables)
-    before, after = audit._larger(load), audit._larger(other)
+    before, after = text.larger(load), text.larger(other)
     assert "4,326" in before.text and "5,326" in after.text
-    assert audit._sixty_percent(other).numbers["CNN"] > audit._sixty_percent(load).numbers["CNN"]
+    assert text.sixty_percent(other).numbers["CNN"] > text.sixty_percent(load).numbers["CNN"]
