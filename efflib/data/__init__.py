@@ -10,7 +10,15 @@ from efflib.data.names import Names, embedded_names, find_names, load_names
 from efflib.data.objects import Difficulty, boxes_of, render_objects
 from efflib.data.phantom import render_phantom
 from efflib.data.sets import NORMALISATION
-from efflib.data.sources import available, download_dataset, downloadable, list_datasets, load_dataset, where
+from efflib.data.sources import (
+    available,
+    class_names,
+    download_dataset,
+    downloadable,
+    list_datasets,
+    load_dataset,
+    where,
+)
 
 __all__ = [
     "NORMALISATION",
@@ -23,6 +31,7 @@ __all__ = [
     "available",
     "boxes_of",
     "cache_root",
+    "class_names",
     "download_dataset",
     "downloadable",
     "embedded_names",

@@ -115,6 +115,18 @@ def load_dataset(
     return _load(known, source, split, skip_broken)
 
 
+def class_names(name: str) -> tuple[str, ...]:
+    """Names of a data set's classes in the order of its labels, without its images.
+
+    Of a real set these are the official ones; a folder with other classes is told by what `load_dataset` returns.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    _check_name(name)
+    return embedded.EMBEDDED[name]("test").classes if name in embedded.EMBEDDED else REAL[name].classes
+
+
 def available(name: str, root: str | os.PathLike | None = None) -> bool:
     """True when all splits can be loaded without a download, as far as names and checksums tell."""
     _check_name(name)

@@ -11,7 +11,18 @@ import tarfile
 import numpy as np
 import pytest
 
-from efflib.data import DataBroken, DataNotFound, available, holdout, list_datasets, load_dataset, sets, where
+from efflib.data import (
+    DataBroken,
+    DataNotFound,
+    available,
+    class_names,
+    embedded,
+    holdout,
+    list_datasets,
+    load_dataset,
+    sets,
+    where,
+)
 
 
 def same(a, b) -> bool:
@@ -47,6 +58,16 @@ def test_official_files_and_image_folders_give_the_same(name, make, tmp_path, mo
         assert [form.variant for form in forms] == ["official"] * 2 + ["image-folder"] * 2
         assert len({form.fingerprint for form in forms}) == 4
     assert all(available(name, tmp_path / form) for form in ("official", "unpacked", "archive", "folder"))
+
+
+def test_classes_are_known_without_images(places):
+    for name in list_datasets():
+        classes = class_names(name)
+        assert len(set(classes)) == len(classes) > 1
+        assert (name not in embedded.EMBEDDED) or classes == load_dataset(name, "train").classes
+    assert class_names("cifar10") == sets.CIFAR10_CLASSES and len(class_names("mnist")) == 10
+    with pytest.raises(ValueError, match="unknown data set 'mnits'"):
+        class_names("mnits")
 
 
 def test_images_are_ordered_by_label_and_original_name(make, places):

@@ -16,7 +16,8 @@ from torch import nn
 
 from efflib import create_model
 from efflib.data import embedded_names
-from efflib.papers.safety import figures_page, quantiser_page, removal_page, scene
+from efflib.papers.safety import arms, figures_page, quantiser_page, removal_page, scene
+from efflib.papers.safety.audit import CNN
 from efflib.papers.safety.figures_page import Run
 from efflib.papers.safety.preservation import preserved_names
 from efflib.papers.safety.recipes import make_task, new_model, training_images
@@ -258,6 +259,15 @@ def test_figures_of_runs_are_drawn_and_spoken(runs: list[Run]) -> None:
     for nothing in (figures_page.size_figure([]), figures_page.pace_figure([]), figures_page.headline([])):
         assert "real data" in nothing.data
     assert figures_page.pace_table([]).data == ""
+
+
+@pytest.mark.usefixtures("no_data")
+def test_recorded_runs_on_real_images_are_drawn_without_any() -> None:
+    recorded = run_of("recorded", [1000, 500], [0, 4], arms.compressed("tiny", CNN, 0))
+    assert recorded.trial.settings.dataset == "mnist"  # type: ignore[attr-defined]
+    assert (
+        f"recorded: 4 of {figures_page.channels(recorded)} channels dead" in figures_page.pace_figure([recorded]).data
+    )
 
 
 def test_the_largest_recorded_scale_is_found() -> None:

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from efflib.data import NORMALISATION, ImageSet, load_dataset
+from efflib.data import NORMALISATION, ImageSet, class_names, load_dataset
 from efflib.data.names import NAME_LISTS, VOCABULARY
 from efflib.models import count_macs, create_model
 from efflib.models.names_decoder import NamesDecoder, macs_per_token
@@ -114,8 +114,8 @@ def _on_device(data: ImageSet, context: Context, dtype: torch.dtype) -> Images:
 
 
 def new_model(config: StepsConfig) -> nn.Module:
-    """The network with the initial weights of its seed."""
-    classes = len(VOCABULARY) if config.text else len(load_dataset(config.dataset, "test").classes)
+    """The network with the initial weights of its seed; no image is read, as pages ask for it where there are none."""
+    classes = len(VOCABULARY) if config.text else len(class_names(config.dataset))
     with seeded(config.seed):
         return create_model(config.model, classes, **config.model_options)
 
