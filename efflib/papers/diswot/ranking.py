@@ -104,7 +104,7 @@ def refuse_untrained(results: Results) -> None:
 
 
 def scores_table(results: Results) -> HTML:
-    """Every student by every definition of the score, then the printed one; the last row is what cannot be exceeded."""
+    """Every student's printed score and ours by every definition; the last row is what cannot be exceeded."""
     found = draws(results)
     if not found:
         return _nothing(results, "score")
@@ -113,12 +113,14 @@ def scores_table(results: Results) -> HTML:
     rows = [
         {
             "student": name,
-            **{NAMES[score]: _spread(by_student[name]) for score, by_student in found.items()},
             "printed": _number(printed[name]) if name in printed else "",
+            **{NAMES[score]: _spread(by_student[name]) for score, by_student in found.items()},
         }
         for name in students
     ]
-    rows.append({"student": "largest possible", **{NAMES[score]: _bound(bounds[score]) for score in found}})
+    rows.append(
+        {"student": "largest possible", "printed": "", **{NAMES[score]: _bound(bounds[score]) for score in found}}
+    )
     caption = (
         f"Scores, lower is said to be better: mean ± standard deviation of {_drawn(results)}. Scale {results.scale}"
     )
