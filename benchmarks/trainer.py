@@ -38,7 +38,8 @@ from benchmarks.measure import COPY, MATMUL, copying, multiplying, references
 from efflib import distill
 from efflib.data import NORMALISATION, ImageSet
 from efflib.models import count_macs, create_model, evaluating, list_models
-from efflib.training import Batch, History, Loss, TrainingRecipe, _Run, cross_entropy, pick_precision, seeded
+from efflib.training import Batch, History, Loss, TrainingRecipe, cross_entropy, pick_precision, seeded
+from efflib.training.loop import _Run
 
 PLAIN, FLOOR = "plain loop", "floor"
 CLASSES, TEMPERATURE, CE_WEIGHT = 10, 4.0, 0.1

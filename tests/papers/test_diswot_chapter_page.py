@@ -242,7 +242,7 @@ def test_without_biases_every_rule_accounts_for_all_of_the_logit(networks: dict[
 def test_orders_and_ranks_follow_the_draws() -> None:
     terms = {"semantic": (1.0, 0.5, 0.7), "relation": (0.1, 0.2, 0.3)}
     found = {
-        name: Scored(name, "thesis", "norm", draws, terms, 2.828)
+        name: Scored(name, "thesis", draws, terms, 2.828)
         for name, draws in {"a": (1.1, 0.9, 0.5), "b": (1.0, 1.2, 1.4), "c": (1.3, 0.8, 0.6)}.items()
     }
     assert list(chapter_page.orders(found)) == [("b", "a", "c"), ("c", "a", "b"), ("a", "c", "b")]
