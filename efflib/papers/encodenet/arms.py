@@ -57,6 +57,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 # Cluster codes that the autoencoder converts to with other options of its own.
 CONVERSIONS: dict[str, dict[str, Any]] = {"cluster_pooled": {"bottleneck": "pooled"}}
 CLUSTERS = ("cluster", *VARIANTS, *CONVERSIONS)
+OTHER_CODES = (*CODE_CONTROLS, *VARIANTS, *CONVERSIONS)  # beside those of the paper, TARGETS
 
 
 def baseline(scale: str, model: str, dataset: str, seed: int, training: TrainingRecipe | None = None) -> Trial:
@@ -106,7 +107,7 @@ def autoencoder(
     Args:
         scale: gives the length of the training.
         parent: the trial of the baseline.
-        target: one of TARGETS, CODE_CONTROLS, VARIANTS or CONVERSIONS.
+        target: one of TARGETS or OTHER_CODES.
         encoder_init: "scratch" or "baseline".
         source: features that are clustered, None for those of the scale.
     """

@@ -256,8 +256,7 @@ def targets_figure(results: Results) -> Any:
     setting = claims.ablated(results)
     base = results.samples(**setting, method="baseline")
     left = _points(results, setting, arms.TARGETS)
-    asked = (*arms.CODE_CONTROLS, *arms.VARIANTS, *arms.CONVERSIONS)
-    codes = [target for target in asked if _points(results, setting, (target,))]
+    codes = [target for target in arms.OTHER_CODES if _points(results, setting, (target,))]
     right = _points(results, setting, ("cluster", *codes)) | _controls(results, setting)
     printed = {} if results.scale == "smoke" else _printed_gaps(results.table)
     if not base or not left:

@@ -41,7 +41,7 @@ EQUAL_BUDGET = (*SCRATCH[:2], "baseline_long")  # both main readings, and the ba
 READINGS = {"smoke": SCRATCH[:2], "tiny": SCRATCH, "small": tuple(arms.READINGS), "paper": tuple(arms.READINGS)}
 BUDGETS = {"smoke": ("head_only",), "tiny": arms.BUDGETS, "small": arms.BUDGETS, "paper": arms.BUDGETS}
 _SOURCES = ("cluster_penultimate", "cluster_vgg16")  # one of them is the scale's own
-_ALL_CODES = (*arms.CODE_CONTROLS, *(v for v in arms.VARIANTS if v not in _SOURCES), *arms.CONVERSIONS)
+_ALL_CODES = tuple(target for target in arms.OTHER_CODES if target not in _SOURCES)
 CODES = {
     "smoke": (),
     "tiny": ("rand_rep", "noise_code"),
@@ -178,7 +178,7 @@ _FEATURES = {"features": ("baseline_penultimate", "baseline_mid", "imagenet_vgg1
 _DATASETS = (*claims.DATASETS, "objects32")
 _PAIR_NAMES = tuple(dict.fromkeys("->".join(pair) for scale in ("paper", "tiny", "smoke") for pair in PAIRS[scale]))
 _ABLATION_METHODS = (*arms.READINGS, *arms.BUDGETS)
-_ABLATION_TARGETS = (*arms.TARGETS, *arms.CODE_CONTROLS, *arms.VARIANTS, *arms.CONVERSIONS)
+_ABLATION_TARGETS = (*arms.TARGETS, *arms.OTHER_CODES)
 
 tables = {
     "table1": Table(
