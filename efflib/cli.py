@@ -117,8 +117,10 @@ def run(
     usable, asked = found.recorded
     typer.echo(f"{table} at scale {scale}: {usable} of {asked} trials have a usable record")
     if usable < asked:  # so that a script that calls this notices
-        failed = sum(record.status == "failed" for record in found.records)
-        typer.echo(f"efflib: {failed} trials failed; their reasons are above and in `efflib status`", err=True)
+        for record in found.records:
+            if record.failure is not None:
+                typer.echo(f"efflib: {record.recipe} {record.key} failed: {record.failure.reason}", err=True)
+        typer.echo("efflib: `--retry` runs failed trials again", err=True)
         raise typer.Exit(1)
 
 
@@ -169,12 +171,20 @@ def campaign(
     if dry_run or not chosen.trials:
         return
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    run_packed(chosen.trials, store, machine, name, workers, seconds)
+    try:
+        run_packed(chosen.trials, store, machine, name, workers, seconds)
+    except RuntimeError as problem:  # a worker died: what the others recorded is packed all the same
+        typer.echo(f"efflib: {problem}", err=True)
+        died = True
+    else:
+        died = False
     new = [record for record in store.records() if record.provenance.date >= started]
     failed = sum(record.status == "failed" for record in new)
     typer.echo(f"{len(new)} new records, {failed} of them failures; {len(undecided(tables, scale, store))} claims open")
     if archive is not None and new:
         typer.echo(f"{pack(store, archive, since=started)} records written to {archive}")
+    if died:
+        raise typer.Exit(1)
 
 
 @app.command()

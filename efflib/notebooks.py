@@ -252,7 +252,7 @@ def provenance(source: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
         source: the notebook source.
         parameters: the given ones; the others count with their defaults.
     """
-    library = [path for suffix in ("py", "yaml", "json") for path in (ROOT / "efflib").rglob(f"*.{suffix}")]
+    library = [path for suffix in ("py", "yaml", "json", "txt") for path in (ROOT / "efflib").rglob(f"*.{suffix}")]
     records = Path(os.environ.get("EFFLIB_RESULTS") or ROOT / "results")
     return {
         "source": name_of(source),
@@ -488,14 +488,18 @@ def _run_command(options: argparse.Namespace) -> int:
     import yaml
 
     source = source_of(options.notebook)
-    given = {name: yaml.safe_load(value) for name, value in options.parameters}
+    try:
+        given = {name: yaml.safe_load(value) for name, value in options.parameters}
+    except yaml.YAMLError as problem:
+        raise NotebookError(f"A value after -p cannot be read: {problem}") from None
     parameters = {**book_parameters(source, options.scale), **given}
     target = options.output or target_of(source)
     if not options.force and is_current(source, target, parameters):
         print(f"{name_of(source)}: up to date")
         return 0
     begun = time.monotonic()
-    limit = SMOKE_LIMIT if options.timeout is None and options.scale == "smoke" else options.timeout
+    scale = parameters.get("scale", options.scale)
+    limit = SMOKE_LIMIT if options.timeout is None and scale == "smoke" else options.timeout
     changed = execute(source, target, parameters, timeout=limit or None)
     print(f"{name_of(source)}: {time.monotonic() - begun:.0f} s, {'new result' if changed else 'same result'}")
     return 0

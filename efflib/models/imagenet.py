@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
@@ -20,6 +21,8 @@ from efflib.data import DataBroken, DataNotFound
 from efflib.data.cache import digests
 from efflib.data.download import downloads_folder, offline
 from efflib.data.errors import UNREADABLE
+from efflib.models.measure import layer_macs
+from efflib.models.registry import choice
 from efflib.models.shapes import shapes_only
 
 # Mean and standard deviation of RGB images in 0..1 that torchvision's networks expect.
@@ -142,7 +145,30 @@ def pretrained(name: str, weights: str | Path | None = None) -> nn.Module:
     return network.float()
 
 
-def _weights_file(known: Pretrained, given: str | Path | None) -> Path:
+@cache
+def imagenet_macs(name: str, side: int) -> int:
+    """Multiply-accumulates of a network of `PRETRAINED` for one image of `side` pixels, without its weights."""
+    with shapes_only():
+        network = PRETRAINED[name].build().eval()
+        return layer_macs(network, lambda: network(torch.empty(1, 3, side, side)))
+
+
+def weights_file(name: str, download: bool = True) -> Path:
+    """The file of a network's ImageNet weights: where it is, or where it was downloaded to just now.
+
+    Args:
+        name: of PRETRAINED.
+        download: False only looks.
+
+    Raises:
+        ValueError: not a name of PRETRAINED.
+        DataNotFound, DataBroken: as `pretrained`.
+    """
+    choice("name", name, tuple(PRETRAINED))
+    return _weights_file(PRETRAINED[name], None, download)
+
+
+def _weights_file(known: Pretrained, given: str | Path | None, download: bool = True) -> Path:
     """The file of the weights: the given one, or the first of its usual places, or a download."""
     if given is not None:
         places = [Path(given)]
@@ -156,9 +182,10 @@ def _weights_file(known: Pretrained, given: str | Path | None) -> Path:
                 _check_sum(known, path)
             return path
     looked = f"looked for {', '.join(map(str, places))}"
-    if given is not None or offline():
-        nothing = "" if given is not None else "; EFFLIB_OFFLINE is set, nothing was downloaded"
-        raise _no_weights(known, looked + nothing)
+    if given is not None or not download:
+        raise _no_weights(known, looked)
+    if offline():
+        raise _no_weights(known, f"{looked}; EFFLIB_OFFLINE is set, nothing was downloaded")
     return _downloaded(known, looked)
 
 

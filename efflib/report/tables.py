@@ -15,10 +15,13 @@ from efflib.report.measures import UNITS, Measure, as_printed, headline_of, meas
 from efflib.report.verdict import (
     CELL_VERDICTS,
     CLAIM_VERDICTS,
+    CONTRADICTED,
     HIGHER,
     LOWER,
     NOT_RUN,
     SCALES,
+    SUPPORTED,
+    UNDETERMINED,
     CellVerdict,
     ClaimVerdict,
     Interval,
@@ -411,9 +414,11 @@ def _ledger_cell(frozen: frozenset, by_scale: Mapping[str, TableComparison]) -> 
 
 
 def _best_claim(claim: Any, by_scale: Mapping[str, TableComparison]) -> tuple[str, str, str]:
-    """Claim id, verdict and scale: the largest scale at which anything ran."""
-    for scale in sorted(by_scale, key=SCALES.index, reverse=True):
-        verdict = {c.id: v for c, v in by_scale[scale].claims}[claim.id]
-        if verdict.verdict != NOT_RUN:
-            return claim.id, verdict.verdict, scale
+    """Claim id, verdict and scale: the largest scale that decides it, else the largest at which anything ran."""
+    found = {scale: {c.id: v for c, v in by_scale[scale].claims}[claim.id].verdict for scale in by_scale}
+    falling = sorted(found, key=SCALES.index, reverse=True)
+    for wanted in ((SUPPORTED, CONTRADICTED), (UNDETERMINED,)):
+        for scale in falling:
+            if found[scale] in wanted:
+                return claim.id, found[scale], scale
     return claim.id, NOT_RUN, ""

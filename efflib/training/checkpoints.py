@@ -28,13 +28,21 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_or_set_aside(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """State of a checkpoint; None where there is none. A broken file is renamed `<name>.broken`, with a warning."""
+def load_or_set_aside(path: Path) -> dict[str, Any] | None:
+    """State of a checkpoint, on the CPU; None where there is none.
+
+    A broken file is renamed `<name>.broken`, with a warning.
+
+    Raises:
+        PermissionError: a file that may not be read: nothing is known to be wrong with it.
+    """
     if not path.exists():
         return None
     try:
         _check_sums(path)
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
     except UNREADABLE as problem:
         broken = path.with_name(path.name + ".broken")
         os.replace(path, broken)

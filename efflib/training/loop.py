@@ -259,7 +259,7 @@ class _Run:
 
     def restore(self, path: str | Path | None) -> History:
         """History so far from a checkpoint; an unreadable file is set aside, a foreign one is an error."""
-        state = load_or_set_aside(Path(path), self.device) if path is not None else None
+        state = load_or_set_aside(Path(path)) if path is not None else None
         if state is None:
             return History()
         if not isinstance(state, dict) or state.get("identity") != self.identity:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -25,19 +26,29 @@ TOLERANCE = 1e-5
 
 def stale_reason(record: Record) -> str | None:
     """Why a record is stale, or None if it is not."""
+    version = get_recipe(record.recipe).version
+    if record.recipe_version != version:
+        return f"of version {record.recipe_version} of its recipe, today's is {version}"
     if record.provenance.source_hash == source_hash(record.recipe):
         return None
     today = canary(record.recipe)
     known = record.provenance.canary
     if not known:
         return "the source changed and the record has no canary"
-    # A number that only today's canary has tells of something new, not of a change in what the record did.
-    changed = [
+    changed = differences(known, today)
+    return f"the source changed and the canary differs: {', '.join(changed)}" if changed else None
+
+
+def differences(known: Mapping[str, float], today: Mapping[str, float]) -> list[str]:
+    """What a canary's numbers changed to, one text each; none where they mean the same.
+
+    A number that only today's canary has tells of something new, not of a change in what was done before.
+    """
+    return [
         f"{name} {known[name]} -> {today.get(name)}"
         for name in sorted(known)
         if not _close(known[name], today.get(name))
     ]
-    return f"the source changed and the canary differs: {', '.join(changed)}" if changed else None
 
 
 @cache

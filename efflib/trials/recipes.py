@@ -39,12 +39,17 @@ class Outcome:
     weights: dict[str, Any] | None = None
 
 
+def no_weights(config: Config) -> list[str]:
+    """Of a recipe that reads no weights made elsewhere."""
+    return []
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A registered recipe.
 
-    `parents` names the roles a trial of it needs; `data` tells which splits it reads; `precision` is the only one it
-    runs in, None for whatever the machine does best.
+    `parents` names the roles a trial of it needs; `data` tells which splits it reads, `weights` which files of ImageNet
+    weights; `precision` is the only one it runs in, None for whatever the machine does best.
     """
 
     name: str
@@ -56,6 +61,7 @@ class Recipe:
     data: Callable[[Any], list[tuple[str, str]]]
     flops: Callable[[Any], float]
     precision: str | None = None
+    weights: Callable[[Any], list[str]] = no_weights
 
     @property
     def module(self) -> str:
@@ -85,6 +91,7 @@ def recipe(
     data: Callable[[Any], list[tuple[str, str]]],
     parents: tuple[str, ...] = (),
     precision: str | None = None,
+    weights: Callable[[Any], list[str]] = no_weights,
 ) -> Callable[[Callable[[Any, Context], Outcome]], Callable[[Any, Context], Outcome]]:
     """Register a function (config, context) -> Outcome as a recipe.
 
@@ -98,12 +105,14 @@ def recipe(
         data: configuration -> [(data set, split), ...] that it reads.
         parents: roles of the trials it needs, e.g. ("baseline",).
         precision: the only one it runs in ("fp32"), whatever precision a run asks for; None follows the run.
+        weights: configuration -> names in `efflib.models.imagenet.PRETRAINED` of the weights that it reads besides its
+            parents': a run looks for them before it spends hours on those.
     """
 
     def register(run: Callable[[Any, Context], Outcome]) -> Callable[[Any, Context], Outcome]:
         if name in _RECIPES and _RECIPES[name].module != run.__module__:
             raise ValueError(f"recipe {name!r} is registered by {_RECIPES[name].module} already")
-        _RECIPES[name] = Recipe(name, version, config, run, canary, parents, data, flops, precision)
+        _RECIPES[name] = Recipe(name, version, config, run, canary, parents, data, flops, precision, weights)
         return run
 
     return register

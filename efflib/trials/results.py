@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -121,6 +122,11 @@ def collect(
 ) -> Results:
     """Results from what is recorded, without running anything and without needing the data.
 
+    The entries of one seed and one data set are answered by records on one variant of the data: by that which answers
+    most of them, the official one where two answer as many. Arms are compared within a seed, and a difference between
+    two variants would be taken for one between arms. Of several runs of one trial, the one is taken whose weights the
+    most other records start from.
+
     Args: as `run`.
     """
     store = store or Store.for_scale(scale)
@@ -130,33 +136,86 @@ def collect(
         asked = [Entry(cell, seed, trial, view=view) for cell, seed, trial in cells]
     else:
         asked = [Entry(trial.config, trial.config.get("seed", 0), trial) for trial in table_or_trials]
-    by_identity: dict[str, list[Record]] = {}
-    for record in store.records():
-        by_identity.setdefault(record.identity, []).append(record)
-    entries = [_answered(entry, by_identity.get(entry.trial.identity, [])) for entry in asked]
-    return Results(table_or_trials, scale, entries)
+    records = store.records()
+    made, by_identity = by_weights(records), _grouped(records, lambda record: record.identity)
+    found = [
+        (entry, [(record, outdated(entry.trial, record, made)) for record in by_identity.get(entry.trial.identity, [])])
+        for entry in asked
+    ]
+    chosen = _variants(found)
+    uses = Counter(sha for record in records for sha in record.parent_weights.values())
+    return Results(table_or_trials, scale, [_answered(*each, chosen, uses) for each in found])
 
 
-def _answered(entry: Entry, records: list[Record]) -> Entry:
-    """The entry with its best record: fresh before stale, ok before failed, official data first, newest first."""
-    if not records:
+Judged = list[tuple[Record, str | None]]  # records that may answer an entry, each with why it is out of date
+Variants = Mapping[tuple[int, str], str]  # (seed, data set) -> variant
+
+
+def _variants(found: list[tuple[Entry, Judged]]) -> Variants:
+    """The variant of each data set that answers most entries of a seed; of several such the official or newest."""
+    votes: dict[tuple[int, str], dict[str, tuple[int, bool, str]]] = {}
+    for entry, judged in found:
+        newest: dict[tuple[str, str], str] = {}
+        for record, why in judged:
+            if why is None and record.status == "ok":
+                data = record.dataset.name, record.dataset.variant
+                newest[data] = max(newest.get(data, ""), record.provenance.date)
+        for (name, variant), date in newest.items():
+            given = votes.setdefault((entry.seed, name), {})
+            count, official, before = given.get(variant, (0, variant == "official", ""))
+            given[variant] = count + 1, official, max(before, date)
+    return {place: max(given, key=lambda variant: given[variant]) for place, given in votes.items()}
+
+
+def _answered(entry: Entry, judged: Judged, variants: Variants, uses: Mapping[str, int]) -> Entry:
+    """The entry with its best record: fresh before stale, ok before failed, then data, descendants and date."""
+    if not judged:
         return entry
-    why = {id(record): outdated(entry.trial, record) for record in records}
 
-    def rank(record: Record) -> tuple[bool, bool, bool, str]:
-        return (
-            why[id(record)] is None,
-            record.status == "ok",
-            record.dataset.variant == "official",
-            record.provenance.date,
-        )
+    def wanted(record: Record) -> str:
+        return variants.get((entry.seed, record.dataset.name), "official")
 
-    best = max(records, key=rank)
-    return replace(entry, record=best, stale_because=why[id(best)])
+    def rank(each: tuple[Record, str | None]) -> tuple[bool, bool, bool, int, str]:
+        record, why = each
+        descendants = uses.get(record.weights.sha256, 0) if record.weights else 0
+        fits = record.dataset.variant == wanted(record)
+        return why is None, record.status == "ok", fits, descendants, record.provenance.date
+
+    best, why = max(judged, key=rank)
+    usable = why is None and best.status == "ok"
+    if usable and best.dataset.variant != wanted(best):
+        why = f"recorded on {best.dataset.variant} images only, other runs of this seed on {wanted(best)} ones"
+    return replace(entry, record=best, stale_because=why)
 
 
-def outdated(trial: Trial, record: Record) -> str | None:
-    """Why a record no longer answers a trial that has its identity, or None if it does."""
+def _grouped(records: Iterable[Record], key: Callable[[Record], str]) -> dict[str, list[Record]]:
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(key(record), []).append(record)
+    return found
+
+
+def by_weights(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Checksum of weights -> the records that left them; bit-identical runs leave the same."""
+    return _grouped((each for each in records if each.weights), lambda each: each.weights.sha256)  # type: ignore[union-attr]
+
+
+def outdated(trial: Trial, record: Record, made: Mapping[str, list[Record]]) -> str | None:
+    """Why a record no longer answers a trial that has its identity, or None if it does.
+
+    Args:
+        trial: the trial asked for.
+        record: of its identity.
+        made: all records by the checksum of their weights, see `by_weights`: what started from weights that are out of
+            date is out of date itself.
+    """
     if not trial.agrees(record.config):
         return "a default of the recipe's settings changed since"
-    return stale_reason(record)
+    own = stale_reason(record)
+    if own is not None:
+        return own
+    for role, sha in record.parent_weights.items():
+        reasons = [outdated(trial.parents[role], each, made) for each in made.get(sha, [])]
+        if reasons and all(reasons):
+            return f"its {role} is out of date: {reasons[0]}"
+    return None

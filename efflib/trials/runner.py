@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,16 +18,18 @@ from tqdm.auto import tqdm
 
 from efflib.data import load_dataset
 from efflib.data.names import NAME_LISTS
+from efflib.models.imagenet import weights_file
 from efflib.training import ForeignCheckpoint, pick_device, pick_precision
-from efflib.trials.freshness import canary
+from efflib.trials.freshness import canary, differences
 from efflib.trials.provenance import commit, provenance, source_hash
 from efflib.trials.recipes import Context, Outcome, get_recipe
 from efflib.trials.record import NO_DATA, Cost, DataUsed, Failure, Record
-from efflib.trials.results import Results, collect, outdated
-from efflib.trials.store import Store, set_aside
+from efflib.trials.results import Results, by_weights, collect, outdated
+from efflib.trials.store import Store, set_aside, write_atomically
 from efflib.trials.trial import Trial, digest, with_parents
 
 ENGINES = ("local",)
+_DEVICE_LOST: Any = getattr(torch, "AcceleratorError", ())  # not in torch 2.7 and before
 POLL_SECONDS = 2
 
 
@@ -43,6 +47,7 @@ def run(
     recompute: bool = False,
     progress: bool | None = None,
     store: Store | None = None,
+    retry: bool = False,
     **choices: Any,
 ) -> Results:
     """Run the missing trials of a table (or a list of trials) and return all results.
@@ -58,6 +63,7 @@ def run(
         recompute: run again what is recorded; the new record stands beside the old one.
         progress: progress bars; None shows them on a terminal or in a notebook only.
         store: where records are; the scale's own store when None.
+        retry: also run what failed before (smoke always does).
         choices: the table's own choices, e.g. models=["vgg8"].
 
     Returns:
@@ -65,7 +71,8 @@ def run(
 
     Raises:
         ValueError: unknown engine, scale, seeds or choices.
-        FileNotFoundError: a data set that is neither here nor downloadable.
+        FileNotFoundError: a data set, or a file of ImageNet weights, that is neither here nor downloadable; nothing
+            has run then.
     """
     if engine not in ENGINES:
         raise ValueError(f"unknown engine {engine!r}; known: {', '.join(ENGINES)}")
@@ -73,7 +80,7 @@ def run(
     machine = Machine(pick_device(device), pick_precision(precision, pick_device(device)))
     wanted = table_or_trials
     trials = wanted.trials(scale, seeds, **choices) if hasattr(wanted, "trials") else list(wanted)
-    run_trials(trials, store, machine, recompute=recompute, renew=scale == "smoke", progress=progress)
+    run_trials(trials, store, machine, recompute=recompute, renew=scale == "smoke", retry=retry, progress=progress)
     return collect(wanted if hasattr(wanted, "trials") else trials, scale, seeds, store=store, **choices)
 
 
@@ -107,6 +114,7 @@ def run_trials(
         may_start: asked before each trial; one that may not is left out, and so are those that need it.
     """
     waiting = _missing(trials, store, machine, recompute, renew, retry)
+    find_weights(waiting)
     _note_source(waiting)
     disable = None if progress is None else not progress
     with tqdm(total=len(waiting), desc="trials", unit="trial", disable=disable) as bar:
@@ -152,7 +160,7 @@ def precision_of(trial: Trial, machine: Machine) -> str:
 
 
 def data_used(trial: Trial) -> DataUsed:
-    """The data a trial reads, with a fingerprint over all its splits and the variant of the training split."""
+    """The data a trial reads, with a fingerprint over all its splits and the variant of the first not official one."""
     return _data_used(tuple(get_recipe(trial.recipe).data(trial.settings)), os.environ.get("EFFLIB_DATA"))
 
 
@@ -163,7 +171,9 @@ def _data_used(splits: tuple[tuple[str, str], ...], root: str | None) -> DataUse
     # Remembered per process and root: every key needs it, and reading a whole set takes up to a second.
     sets = [NAME_LISTS[name]() if name in NAME_LISTS else load_dataset(name, split) for name, split in splits]
     fingerprint = sets[0].fingerprint if len(sets) == 1 else digest([data.fingerprint for data in sets])
-    return DataUsed(name=sets[0].name, fingerprint=fingerprint, variant=sets[0].variant)
+    # Official are data of which every split is; elsewhere the training split's variant names both.
+    variant = next((data.variant for data in sets if data.variant != "official"), "official")
+    return DataUsed(name=sets[0].name, fingerprint=fingerprint, variant=variant)
 
 
 def _missing(
@@ -175,12 +185,20 @@ def _missing(
     runs it again then.
     """
     found = {}
+    made = by_weights(store.records())
     for trial in with_parents(trials):
         runs = store.runs(trial.recipe, key_of(trial, machine))
-        again = [recompute or (retry and run.status == "failed") or _old(trial, run, renew) for run in runs]
+        again = [recompute or (retry and run.status == "failed") or _old(trial, run, renew, made) for run in runs]
         if all(again):
             found[trial] = runs
     return found
+
+
+def find_weights(trials: Iterable[Trial]) -> None:
+    """Look for all files of ImageNet weights that trials read (see `weights_file`), before any of them or of their
+    parents spends hours."""
+    for name in dict.fromkeys(name for trial in trials for name in get_recipe(trial.recipe).weights(trial.settings)):
+        weights_file(name)
 
 
 def _note_source(trials: Iterable[Trial]) -> None:
@@ -190,11 +208,11 @@ def _note_source(trials: Iterable[Trial]) -> None:
         source_hash(recipe)
 
 
-def _old(trial: Trial, record: Record, renew: bool) -> bool:
-    """Whether a record is out of date; under `renew` any change of the source is enough."""
-    if renew and record.provenance.source_hash != source_hash(trial.recipe):
+def _old(trial: Trial, record: Record, renew: bool, made: Mapping[str, list[Record]]) -> bool:
+    """Whether a record is out of date; under `renew` any change of the source is enough, and so is a failure."""
+    if renew and (record.status == "failed" or record.provenance.source_hash != source_hash(trial.recipe)):
         return True
-    return outdated(trial, record) is not None
+    return outdated(trial, record, made) is not None
 
 
 def _attempt(
@@ -221,7 +239,7 @@ def execute(
     canary_values = canary(trial.recipe)
     parents = {role: _parent(each, store, machine, progress, replace) for role, each in trial.parents.items()}
     weights = {role: state for role, (_, state, _) in parents.items()}
-    checkpoint = store.checkpoint_path(key)
+    checkpoint = _checkpoint(trial.recipe, store.checkpoint_path(key), canary_values)
     precision = precision_of(trial, machine)
     context = Context(str(machine.device), precision, checkpoint, weights, progress, trial.label)
     started = time.perf_counter()
@@ -246,8 +264,39 @@ def execute(
         weights=store.save_weights(key, outcome.weights) if outcome and outcome.weights else None,
     )
     store.save(record, replace)
-    checkpoint.unlink(missing_ok=True)
+    if failure is None or failure.kind == "FloatingPointError":  # a diverged run diverges again from its last epoch
+        checkpoint.unlink(missing_ok=True)
+        _origin(checkpoint).unlink(missing_ok=True)
     return record
+
+
+def _origin(checkpoint: Path) -> Path:
+    return checkpoint.with_name(checkpoint.name + ".origin")
+
+
+def _checkpoint(recipe: str, path: Path, values: dict[str, float]) -> Path:
+    """The checkpoint file of a trial, for the source of today.
+
+    What other source began is set aside with all its parts (a recipe may keep several files of this name), unless the
+    canary had the same numbers then: a record must not be half of one meaning and half of another.
+    """
+    parts = [each for each in path.parent.glob(f"{path.name}*") if not each.name.endswith((".broken", ".origin"))]
+    begun = _begun(_origin(path)) if parts else {}
+    same = begun.get("source") == source_hash(recipe)
+    if parts and not same and (not begun.get("canary") or differences(begun["canary"], values)):
+        for part in parts:
+            set_aside(part, "source of another meaning began it")
+    write_atomically(_origin(path), json.dumps({"source": source_hash(recipe), "canary": values}))
+    return path
+
+
+def _begun(origin: Path) -> dict[str, Any]:
+    """Source and canary with which a checkpoint was begun; nothing where that is not known."""
+    try:
+        found = json.loads(origin.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _outcome(trial: Trial, context: Context, broken: list[str]) -> tuple[Outcome | None, Failure | None]:
@@ -256,13 +305,15 @@ def _outcome(trial: Trial, context: Context, broken: list[str]) -> tuple[Outcome
         if broken:
             raise ParentMissing("; ".join(broken))
         return _ran(trial, context), None
+    except _DEVICE_LOST:  # every further trial of this process would fail as well
+        raise
     except (ArithmeticError, MemoryError, RuntimeError, ValueError) as problem:  # out of memory is a RuntimeError
         kind = type(problem).__name__
         return None, Failure(kind=kind, reason=str(problem)[:2000] or kind)
 
 
 def _ran(trial: Trial, context: Context) -> Outcome:
-    """The recipe's outcome. A checkpoint that does not fit (say, of older source) costs its epochs, not the trial."""
+    """The recipe's outcome. A checkpoint that does not fit (of another network) costs its epochs, not the trial."""
     run_recipe = get_recipe(trial.recipe).run
     try:
         return run_recipe(trial.settings, context)
@@ -284,11 +335,11 @@ def _parent(
 ) -> tuple[str, Any, str]:
     """(checksum, weights, problem) of a parent. A recorded parent whose weights are gone is run again."""
     key = key_of(parent, machine)
-    runs = store.runs(parent.recipe, key)
+    runs = _fresh(parent, key, store)
     found = store.weights_of(runs)
     if found is None and (not runs or any(run.status == "ok" for run in runs)):
         with FileLock(store.lock_path(key)):
-            found = store.weights_of(store.runs(parent.recipe, key))  # another process may have been quicker
+            found = store.weights_of(_fresh(parent, key, store))  # another process may have been quicker
             if found is None:
                 runs = [execute(parent, key, store, machine, progress, replace)]
                 found = store.weights_of(runs)
@@ -296,6 +347,11 @@ def _parent(
         return "", None, f"{parent.label} {_no_weights(runs[0])}"
     record, state = found
     return record.weights.sha256 if record.weights else "", state, ""
+
+
+def _fresh(trial: Trial, key: str, store: Store) -> list[Record]:
+    made = by_weights(store.records())
+    return [run for run in store.runs(trial.recipe, key) if outdated(trial, run, made) is None]
 
 
 def _no_weights(record: Record) -> str:

@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from efflib.trials.record import Record, Weights
 from efflib.trials.roots import cache_root, results_root, smoke_root
 from efflib.trials.trial import Trial, digest
@@ -28,6 +30,7 @@ class Store:
         self.root = Path(root)
         self.cache = Path(cache) if cache else cache_root()
         self._read: dict[Path, tuple[int, Record]] = {}
+        self._strange: set[Path] = set()
 
     @classmethod
     def for_scale(cls, scale: str) -> Store:
@@ -131,6 +134,11 @@ class Store:
             record = _parsed(path)
         except FileNotFoundError:  # never there, or another process set it aside
             return None
+        except OtherVersion as problem:
+            if path not in self._strange:  # said once; the file is somebody's, and stays
+                self._strange.add(path)
+                warnings.warn(f"{path.name} is not read: {problem}", stacklevel=3)
+            return None
         except ValueError as problem:
             set_aside(path, str(problem).splitlines()[0])
             return None
@@ -138,8 +146,19 @@ class Store:
         return record
 
 
+class OtherVersion(ValueError):
+    """A record written by another version of this library."""
+
+
 def _parsed(path: Path) -> Record:
-    record = Record.model_validate_json(path.read_bytes())
+    try:
+        record = Record.model_validate_json(path.read_bytes())
+    except ValidationError as problem:
+        unknown = {".".join(map(str, each["loc"])) for each in problem.errors() if each["type"] == "extra_forbidden"}
+        unknown |= {"schema" for each in problem.errors() if each["loc"] == ("schema",) and each["type"] != "missing"}
+        if unknown:
+            raise OtherVersion(f"another version of efflib wrote it ({', '.join(sorted(unknown))})") from problem
+        raise
     if path.name.split(".")[0] != record.key or path.parent.name != record.recipe:
         raise ValueError(f"it holds the record of {record.recipe}/{record.key}")
     return record
@@ -157,6 +176,9 @@ def set_aside(path: Path, reason: str) -> None:
     try:
         os.replace(path, broken)
     except FileNotFoundError:
+        return
+    except OSError as problem:  # e.g. a folder that may only be read
+        warnings.warn(f"{path.name} cannot be used ({reason}), nor set aside ({problem})", stacklevel=3)
         return
     warnings.warn(f"{path.name} cannot be used ({reason}); set aside as {broken.name}", stacklevel=3)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from efflib.trials import Entry, Results, collect
+from efflib.trials.record import Weights
 
 
 def entry(make, seed=0, cell=None, size=1, record="ok", stale=None, **metrics):
@@ -106,6 +107,64 @@ def test_of_several_runs_the_newest_usable_one_on_official_data_answers(lab, mak
     lab.store.save(official(run_of(make, metrics={"last": 3.0}, date="2025-01-01")))
     assert collect([make.trial()], "tiny", store=lab.store).samples() == {0: 3.0}
     assert collect([make.trial()], "tiny", store=lab.store).variants == ["official"]
+
+
+def on(make, trial, variant, last, date="2026-01-01", key=None, **changes):
+    """A record on a variant of the data; other data give another key."""
+    record = make.record(trial, metrics={"last": last}, **changes)
+    data = record.dataset.model_copy(update={"variant": variant})
+    made = record.provenance.model_copy(update={"date": date})
+    return record.model_copy(update={"dataset": data, "provenance": made, "key": key or record.key})
+
+
+def test_the_arms_of_a_seed_are_compared_on_one_variant_of_the_data(lab, make):
+    """Official baselines alone must not be taken from arms on re-encoded images; complete official seeds are shown."""
+    sizes, seeds = (1, 2), (0, 1)
+    trials = {(size, seed): make.trial(size, seed=seed) for seed in seeds for size in sizes}
+    for (size, _), trial in trials.items():
+        lab.store.save(on(make, trial, "jpeg-q7", 50.0 + size))
+    for seed in seeds:  # the baseline, size 1, and of seed 1 the other arm too
+        lab.store.save(on(make, trials[1, seed], "official", 90.0, "2026-02-01", key=f"{seed}" * 16))
+    found = collect(list(trials.values()), "tiny", store=lab.store)
+    assert found.samples(size=1) == {0: 51.0, 1: 51.0} and found.samples(size=2) == {0: 52.0, 1: 52.0}
+    lab.store.save(on(make, trials[2, 1], "official", 91.0, "2026-02-01", key="a" * 16))
+    found = collect(list(trials.values()), "tiny", store=lab.store)
+    assert found.samples(size=1) == {0: 51.0, 1: 90.0} and found.samples(size=2) == {0: 52.0, 1: 91.0}
+    assert found.variants == ["jpeg-q7", "official"]
+
+
+def test_a_run_on_other_data_than_the_rest_of_its_seed_is_left_out_with_the_reason(lab, make):
+    trials = [make.trial(size) for size in (1, 2, 3)]
+    for trial in trials[:2]:
+        lab.store.save(on(make, trial, "jpeg-q7", 50.0))
+    lab.store.save(on(make, trials[2], "official", 90.0))
+    found = collect(trials, "tiny", store=lab.store)
+    assert found.samples(size=3) == {}
+    assert found.reason(size=3) == "stale: recorded on official images only, other runs of this seed on jpeg-q7 ones"
+
+
+def test_of_several_runs_the_one_answers_that_others_start_from(lab, make):
+    parent = make.trial(1)
+    old = make.record(parent, metrics={"last": 1.0}, weights=Weights(sha256="a" * 64, bytes=1))
+    new = on(make, parent, "embedded", 2.0, "2026-02-01", weights=Weights(sha256="b" * 64, bytes=1))
+    for record in (old, new):
+        lab.store.save(record)
+    assert collect([parent], "tiny", store=lab.store).samples() == {0: 2.0}
+    lab.store.save(make.record(make.child(parent), parent_weights={"teacher": "a" * 64}))
+    assert collect([parent], "tiny", store=lab.store).samples() == {0: 1.0}
+
+
+def test_what_started_from_outdated_weights_is_out_of_date(lab, make):
+    parent, child = make.trial(1), make.child(make.trial(1))
+    record = make.record(parent, weights=Weights(sha256="a" * 64, bytes=1))
+    gone = record.provenance.model_copy(update={"source_hash": "0" * 16, "canary": {"value": 2.0}})
+    lab.store.save(record.model_copy(update={"provenance": gone}))
+    lab.store.save(make.record(child, parent_weights={"teacher": "a" * 64}))
+    (entry,) = collect([child], "tiny", store=lab.store).entries
+    assert entry.stale_because.startswith("its teacher is out of date: the source changed and the canary differs")
+    again = record.model_copy(update={"cost": record.cost.model_copy(update={"seconds": 2.0})})
+    lab.store.save(again)  # today's source left the very same weights
+    assert collect([child], "tiny", store=lab.store).entries[0].usable
 
 
 def test_a_record_of_another_trial_does_not_answer(lab, make):

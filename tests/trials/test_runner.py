@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
 import types
+import warnings
 
 import pytest
 import torch
@@ -13,7 +15,8 @@ from filelock import FileLock
 
 import efflib
 from efflib.data import DataNotFound
-from efflib.trials import Store, runner, store
+from efflib.training import loop
+from efflib.trials import Store, recipes, runner, store
 from efflib.trials.runner import key_of, run_trials
 
 
@@ -107,7 +110,7 @@ def test_the_child_of_a_failed_parent_fails_with_its_reason(lab, make):
     assert failure.kind == "ParentMissing"
     assert failure.reason == "teacher: toy seed=0 failed: the training loss is nan in epoch 3"
     assert record_of(lab, other).status == "ok"
-    assert not any(line.startswith("toychild size=1 seed=0 mode=nan") for line in lab.ran())
+    assert [line for line in lab.ran() if line.startswith("toychild")] == ["toychild size=1 seed=0 mode=ok"]  # other's
 
 
 def test_retry_runs_only_what_failed(lab, make, monkeypatch):
@@ -202,6 +205,23 @@ def test_a_merged_parent_with_other_weights_is_trained_here_once(lab, make):
     assert lab.ran().count("toy size=4 seed=0 mode=ok") == 2
     mine = lab.store.runs("toy", key)[1].weights.sha256
     assert record_of(lab, make.child(parent, 3)).parent_weights == {"teacher": mine}
+
+
+def test_a_stale_parent_whose_new_run_fails_gives_no_weights(lab, make, monkeypatch):
+    parent = make.trial(4)
+    run(lab, [parent])
+    lab.source.write_text(lab.source.read_text() + "\n\nOTHER = 1\n")
+    monkeypatch.setenv("TOY_CANARY", "2")
+    lab.forget()
+    broken = dataclasses.replace(recipes.get_recipe("toy"), run=diverged)
+    monkeypatch.setitem(recipes._RECIPES, "toy", broken)
+    run(lab, [make.child(parent)])
+    record = record_of(lab, make.child(parent))
+    assert record.status == "failed" and record.failure.kind == "ParentMissing"
+
+
+def diverged(settings, context):
+    raise FloatingPointError("the training loss is nan in epoch 1")
 
 
 def test_missing_data_stop_the_run_with_a_clear_error(lab, make):
@@ -320,6 +340,63 @@ def test_an_interrupted_trial_continues_from_its_checkpoint(lab, monkeypatch, tm
     assert resumed.cost.seconds >= resumed.metrics["training_seconds"]  # the first session counts too
 
 
+@pytest.mark.parametrize(("canary", "steps"), [("1", 6), ("2", 9)])
+def test_a_checkpoint_of_other_source_is_used_only_if_the_canary_agrees(lab, monkeypatch, canary, steps):
+    trial = train_trial()
+    monkeypatch.setenv("TOY_INTERRUPT", "5")
+    with pytest.raises(KeyboardInterrupt):
+        run(lab, [trial])
+    monkeypatch.delenv("TOY_INTERRUPT")
+    lab.source.write_text(lab.source.read_text() + "\n\nOTHER = 1\n")
+    monkeypatch.setenv("TOY_CANARY", canary)
+    lab.forget()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        run(lab, [trial])
+    assert f"steps={steps}" in lab.log.read_text()  # two epochs or all three
+    assert any("another meaning" in str(each.message) for each in said) == (steps == 9)
+    assert not list(lab.store.checkpoint_path("").parent.glob("*.origin"))
+
+
+def test_a_failure_of_the_machine_keeps_the_checkpoint(lab, monkeypatch):
+    trial = train_trial()
+    real = loop.save_atomically
+
+    def full(state, path):
+        if path.exists():
+            raise RuntimeError("no space left on device")
+        real(state, path)
+
+    monkeypatch.setattr(loop, "save_atomically", full)
+    run(lab, [trial])
+    assert record_of(lab, trial).failure.reason == "no space left on device"
+    monkeypatch.setattr(loop, "save_atomically", real)
+    run(lab, [trial])
+    assert record_of(lab, trial).status == "failed"  # not tried again unasked
+    run(lab, [trial], retry=True)
+    assert record_of(lab, trial).status == "ok" and len(record_of(lab, trial).metrics["curves"]["test"]) == 3
+    assert "steps=6" in lab.log.read_text()  # the first epoch was kept
+
+
+def test_smoke_tries_failures_again(lab, make, monkeypatch):
+    bad = make.trial(mode="nan")
+    run(lab, [bad], renew=True)
+    monkeypatch.setenv("TOY_WELL", "1")
+    run(lab, [bad], renew=True)
+    assert record_of(lab, bad).status == "ok" and len(lab.ran()) == 2
+
+
+def test_official_are_data_of_which_every_split_is(monkeypatch, make, lab):
+    splits = {"train": "official", "test": "unverified"}
+    made = {
+        name: types.SimpleNamespace(name="mnist", variant=variant, fingerprint=name) for name, variant in splits.items()
+    }
+    monkeypatch.setattr(runner, "load_dataset", lambda name, split: made[split])
+    both = (("mnist", "train"), ("mnist", "test"))
+    assert runner._data_used.__wrapped__(both, None).variant == "unverified"
+    assert runner._data_used.__wrapped__(both[:1], None).variant == "official"
+
+
 def test_a_checkpoint_that_does_not_fit_costs_its_epochs_not_the_trial(lab, monkeypatch):
     trial, other = train_trial(), train_trial(seed=1)
     monkeypatch.setenv("TOY_INTERRUPT", "5")
@@ -327,7 +404,9 @@ def test_a_checkpoint_that_does_not_fit_costs_its_epochs_not_the_trial(lab, monk
         run(lab, [other])
     monkeypatch.delenv("TOY_INTERRUPT")
     foreign = lab.store.checkpoint_path(key_of(other, lab.cpu))
-    foreign.rename(lab.store.checkpoint_path(key_of(trial, lab.cpu)))
+    mine = lab.store.checkpoint_path(key_of(trial, lab.cpu))
+    foreign.rename(mine)
+    foreign.with_name(foreign.name + ".origin").rename(mine.with_name(mine.name + ".origin"))
     with pytest.warns(UserWarning, match="belongs to another run"):
         run(lab, [trial])
     assert record_of(lab, trial).status == "ok"

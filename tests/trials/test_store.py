@@ -101,11 +101,15 @@ def test_a_record_under_another_name_is_not_believed(lab, make):
         assert lab.store.records() == []
 
 
-def test_unknown_fields_and_schemas_are_not_guessed(lab, make):
+@pytest.mark.parametrize(
+    ("new", "named"), [('"schema": 2', "schema"), ('"schema": 1, "power": 3', "power"), ('"schema": "x"', "schema")]
+)
+def test_records_of_another_version_are_not_read_and_stay(lab, make, new, named):
     path = lab.store.save(make.record(make.trial()))
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
-    with pytest.warns(UserWarning, match="cannot be used"):
+    path.write_text(path.read_text().replace('"schema": 1', new))
+    with pytest.warns(UserWarning, match=rf"{path.name} is not read: another version of efflib wrote it \({named}\)"):
         assert lab.store.records() == []
+    assert path.exists() and lab.store.records() == []  # said once
 
 
 def test_a_killed_writer_leaves_the_old_file(tmp_path, monkeypatch):
