@@ -194,7 +194,7 @@ page.claims()
 # 3. *Clustering.* k-means with $k = 3$ in every class, ten starts, after a principal component analysis to 100 dimensions
 #    where there are more; settings of the authors' earlier code. The [chapter](chapter.ipynb) looks at the choice of $k$.
 # 4. *Representatives.* Lowest entropy of the baseline's softmax on images that are not augmented, computed in double
-#    precision, among the images that the baseline classifies correctly; the paper does not say whether they must be.
+#    precision from logits of single precision (recorded `tiny` runs: of bf16, see the [chapter](chapter.ipynb)), among the images that the baseline classifies correctly; the paper does not say whether they must be.
 # 5. *Decoder.* The paper says convolutions and upsampling, tuned by hand. Ours doubles the size (nearest neighbour) and
 #    convolves ($3 \times 3$, batch normalisation, ReLU) until 32 px are reached; a last convolution and a sigmoid give the
 #    pixels. It starts from the map before the pooling, and no connection skips the encoder's output.

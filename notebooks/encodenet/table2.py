@@ -126,7 +126,7 @@ losses.stage_curves(page.results)
 # %% [markdown]
 # The grey band is the autoencoder's share of the work, during which there is no classifier to test. At `smoke` scale the
 # autoencoder is cut short and a second stage takes few steps. The rate of the fine-tuned reading is a tenth of
-# the literal one's, which protects a trained encoder and makes a fresh head slow: here it has barely begun. Such
+# the literal one's, which protects a trained encoder and makes a fresh head slow. Such
 # curves show how the stages follow each other, not which reading is better.
 #
 # ## The run
@@ -183,7 +183,8 @@ losses.disagreements(results, Store.for_scale(scale)) if scale == "smoke" else N
 # A claim is `supported` when every cell it speaks of ran and its 95 % interval lies on the claimed side, `contradicted`
 # when one lies wholly on the other side, and `undetermined` otherwise. A claim about all cells needs all of them: a scale
 # that runs only some can contradict it, never support it. Claims marked *ours* are the questions that the
-# paper does not ask. The wording and the statistics were fixed before any run.
+# paper does not ask. The wording and the statistics were fixed before any run, but for the words *as the frozen one* in *f*, which were
+# added on 22 November 2026, when one seed of `tiny` had run. They name the budget that was meant and change no number.
 
 # %% tags=["remove-input"]
 page.claims()

@@ -205,7 +205,8 @@ peers.published_table("table5")
 # A claim is `supported` when every cell it speaks of ran and its 95 % interval lies on the claimed side, `contradicted`
 # when one lies wholly on the other side, and `undetermined` otherwise. A claim about all cells needs all of them: a scale
 # that runs only some can contradict it, never support it. Claims marked *ours* are the questions that the
-# paper does not ask. The wording and the statistics were fixed before any run.
+# paper does not ask. The wording and the statistics were fixed before any run of this page; on 22 November 2026 *e* was added, and the scale
+# from which *a*, *b* and *d* are judged was lowered from `small` to `tiny`.
 
 # %% tags=["remove-input"]
 page.claims()

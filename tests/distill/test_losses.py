@@ -8,15 +8,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from efflib.distill.common import Shapes
 from efflib.distill.crd import in_batch_loss, nce_loss
 from efflib.distill.dkd import dkd_loss, other_kd, target_kd
-from efflib.distill.fitnet import hint_loss
+from efflib.distill.fitnet import FitNet, hint_loss
 from efflib.distill.ft import Paraphraser, encoder, factor_loss
 from efflib.distill.ickd import icc_loss
+from efflib.distill.kd import KD
 from efflib.distill.pkgd import AttentionFusion, ChannelNorm, reduction
 from efflib.distill.rkd import rkd_loss
 from efflib.distill.rpkd import response_loss
 from efflib.distill.sckd import Projector, projected_loss, supervised_contrastive_loss
+from efflib.models import Features
 
 STUDENT = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[2.0, 1.0, 0.0]], dtype=torch.float64)
@@ -67,6 +70,26 @@ def test_rkd_against_a_loop():
     expected = 25 * F.smooth_l1_loss(distances(student), distances(teacher))
     expected += 50 * F.smooth_l1_loss(angles(student), angles(teacher))
     assert rkd_loss(student, teacher).item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_kd_of_table_4():
+    """EncodeNet spec, section 7: T = 4, 0.1 CE + 0.9 T^2 KL."""
+    logits = [torch.tensor(rows, dtype=torch.float64) for rows in ([[1.0, 2, 3], [0, 0, 1]], [[3.0, 1, 0], [0, 1, 2]])]
+    student, teacher = (Features((), each, each) for each in logits)
+    shapes = Shapes((), 3, 3)
+    terms = KD(shapes, shapes)(student, teacher, torch.tensor([0, 2]), torch.arange(2), 0.0)
+    assert terms["kd"].item() / 0.9 == pytest.approx(1.126575, abs=1e-6)
+    assert terms["cross_entropy"].item() / 0.1 == pytest.approx(1.479525, abs=1e-6)
+    assert sum(terms.values()).item() == pytest.approx(1.161870, abs=1e-6)
+
+
+def test_rkd_of_table_4():
+    """EncodeNet spec, section 7."""
+    student = torch.tensor([[0.0, 0], [1, 0], [0, 1]], dtype=torch.float64)
+    teacher = torch.tensor([[0.0, 0], [2, 0], [0, 1]], dtype=torch.float64)
+    assert rkd_loss(student, teacher, 1, 0).item() == pytest.approx(0.0184845, abs=1e-7)
+    assert rkd_loss(student, teacher, 0, 1).item() == pytest.approx(0.0038012, abs=1e-7)
+    assert rkd_loss(student, teacher).item() == pytest.approx(0.6521732, abs=1e-7)
 
 
 def test_rkd_knows_what_it_ignores_and_what_it_needs():
@@ -149,6 +172,21 @@ def test_factor_loss_of_the_spec():
     two = torch.tensor([[1.0, 1.0], [0.0, 0.0]], dtype=torch.float64).view(1, 1, 2, 2)
     assert factor_loss(one, two).item() == pytest.approx((1 - 2**-0.5 + 2**-0.5) / 4)
     assert factor_loss(one, one.flip(3)).item() == pytest.approx(0.5)
+
+
+def test_factor_loss_of_table_4():
+    """EncodeNet spec, section 7: one sample, two channels of 2 x 2."""
+    student = torch.tensor([0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75], dtype=torch.float64).view(1, 2, 2, 2)
+    teacher = torch.tensor([1.0, 0, 2, 1, 0, 1, 1, 3], dtype=torch.float64).view(1, 2, 2, 2)
+    assert factor_loss(student, teacher).item() == pytest.approx(0.1446916, abs=1e-7)
+    assert hint_loss(student, teacher).item() == pytest.approx(0.78125)
+
+
+@pytest.mark.parametrize(("channels", "count"), [(32, 1_120), (256, 66_304)])
+def test_regressors_of_table_4(channels, count):
+    """EncodeNet spec, section 4.4: FitNet's regressor between the second stages of a pair."""
+    shapes = Shapes(((1, 8, 8), (channels, 8, 8)), 64, 100)
+    assert sum(weights.numel() for weights in FitNet(shapes, shapes).regressor.parameters()) == count
 
 
 def test_helpers_have_the_counts_of_the_spec():

@@ -91,6 +91,6 @@ def test_seeds_of_one_kind_share_a_row_and_give_ranges(store) -> None:
     assert (row["knee, flattened (height)"], row["images of a code"]) == ("3 (0.50)", "10 to 300")
     assert row["entropy of representatives"] == "0.0001 to 0.2"
     assert row["choices changed because the baseline erred"] == "0 to 2"
-    assert row["classes it never gets right"] == "0 to 1"
+    assert row["codes without an image that it gets right"] == "0 to 1"
     assert (row["error: one output"], row["one per class"]) == ("0.0500", "0.0300")
     assert (found["class"]["clustered"], found["class"]["silhouette"], found["class"]["knee (height)"]) == ("", "", "")

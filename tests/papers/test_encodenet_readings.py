@@ -93,6 +93,16 @@ def test_a_larger_scale_with_baselines_alone_does_not_hide_the_headline() -> Non
     assert "No reading has run on real data yet." in readings.reading_headline(page).data
 
 
+def test_a_larger_scale_that_decides_nothing_does_not_hide_the_headline() -> None:
+    page = page_of(results_of(printed_order))
+    page.recorded["small"] = SimpleNamespace(results=results_of(printed_order, "small", seeds=1))
+    told = readings.reading_headline(page).data
+    assert "Scale `tiny`" in told and "- scale `small` decides nothing yet" in told
+    page.recorded["small"] = SimpleNamespace(results=results_of(printed_order, "small"))
+    told = readings.reading_headline(page).data
+    assert "Scale `small`" in told and "decides nothing" not in told
+
+
 @pytest.mark.parametrize(
     ("scale", "variant", "reproduction"),
     [("paper", "official", True), ("paper", "jpeg-q7", False), ("small", "official", False)],
@@ -174,6 +184,8 @@ def test_autoencoders_tell_how_far_they_came_and_who_was_slow(tmp_path, monkeypa
             told = {"train_mse": 0.02, "train_nmse": 0.2, "test_nmse": 0.3, "nearest_representative": 60.0 + seed}
             told["curves"] = {"train_loss": [0.1 * loss for loss in losses]}
             store.save(recorded(arms.autoencoder("tiny", parent, target), told))
+    told = readings.reading_headline(page_of(results)).data
+    assert "slow autoencoders (an NMSE above 0.9 after 5 % of the epochs, in any seed): `noise_code` from scr" in told
     rows = {row["target"]: row for row in rows_of(readings.autoencoders_table(results))}
     assert set(rows) == {"class", "noise_code"} and rows["class"]["encoder starts"] == "from scratch"
     assert rows["class"]["NMSE after 5 %"] == "0.800 ± 0.000 (2)"

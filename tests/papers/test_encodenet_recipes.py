@@ -13,7 +13,7 @@ from efflib.data import DataNotFound
 from efflib.kernels.augment import normalise
 from efflib.models import create_model, features
 from efflib.papers import cifar
-from efflib.papers.baselines import CANARY_SETTINGS, new_model, split
+from efflib.papers.baselines import CANARY_SETTINGS, forward_flops, inherited_model, new_model, split
 from efflib.papers.encodenet import arms, recipes
 from efflib.papers.encodenet.autoencoder import ConversionLoss, ConvertingAutoencoder, nearness
 from efflib.papers.encodenet.codebook import Codebook
@@ -36,7 +36,8 @@ from efflib.papers.encodenet.recipes import (
     within_class_variance,
 )
 from efflib.training import Batch, normalisation
-from efflib.trials.recipes import Context
+from efflib.trials import Store, Trial, run
+from efflib.trials.recipes import Context, get_recipe
 
 SHORT = {**CANARY_SETTINGS, "training": conversion(2), "decoder_width": 0.125}
 
@@ -90,6 +91,46 @@ def test_imagenet_features_without_the_weights_name_the_file(baseline_weights, m
     weights = new_model(config).double().state_dict()
     with pytest.raises(DataNotFound, match=r"vgg16_features-.*\.pth"):
         codebook(config, context(baseline=weights))
+
+
+@pytest.mark.parametrize(
+    ("options", "images"), [({}, 160 + 360), ({"codes": "class"}, 160), ({"feature_source": "pixels"}, 160)]
+)
+def test_ranking_and_features_take_one_pass(options, images, baseline_weights, monkeypatch):
+    seen = []
+
+    def counted(config, *given):
+        model = inherited_model(config, *given)
+        stem = next(each for each in model.modules() if isinstance(each, torch.nn.Conv2d))
+        stem.register_forward_pre_hook(lambda layer, inputs: seen.append(len(inputs[0])))
+        return model
+
+    monkeypatch.setattr(recipes, "inherited_model", counted)
+    config = CodebookConfig(**CANARY_SETTINGS, k=2, elbow=0, **options)
+    outcome = codebook(config, context(baseline=baseline_weights))
+    assert sum(seen) == images and outcome.flops == images * forward_flops(config)
+
+
+def test_vgg16_counts_for_what_it_reads():
+    settings = {**CANARY_SETTINGS, "dataset": "cifar10", "model_options": {}, "model": "resnet20"}
+    config = CodebookConfig(**settings, feature_source="imagenet_vgg16")
+    vgg = 2 * 313_196_544  # spec, section 3: 313.2 M MACs with five max-pools
+    recipe = get_recipe("codebook")
+    assert recipe.flops(config) == 160 * forward_flops(config) + 10_160 * vgg
+    assert recipe.weights(config) == ["vgg16"] and recipe.weights(config.model_copy(update={"codes": "class"})) == []
+
+
+def test_a_run_looks_for_weights_before_it_trains_the_baselines(monkeypatch, tmp_path):
+    for name in ("EFFLIB_DATA", "EFFLIB_CACHE", "TORCH_HOME", "EFFLIB_RESULTS"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("EFFLIB_OFFLINE", "1")
+    settings = {**CANARY_SETTINGS, "dataset": "objects32", "model_options": {"width": 0.5}}
+    baseline = Trial.of("baseline", **settings)
+    asked = Trial.of("codebook", parents={"baseline": baseline}, **settings, feature_source="imagenet_vgg16")
+    store = Store(tmp_path)
+    with pytest.raises(DataNotFound, match=r"vgg16_features-.*\.pth(.|\n)*baseline_penultimate"):
+        run([asked], store=store, progress=False)
+    assert not store.records()
 
 
 def test_more_clusters_than_images_is_an_error(baseline_weights):
@@ -242,21 +283,25 @@ def test_both_encoders_start_where_they_say(parents, codes, monkeypatch):
     assert all(torch.equal(starts["baseline"][n].double(), trained_weights[n].float().double()) for n in fresh)
 
 
-def test_an_interrupted_autoencoder_goes_on_bit_for_bit(parents, converted, tmp_path, monkeypatch):
-    path = tmp_path / "checkpoint.pt"
-    real = recipes.trained
+@pytest.mark.parametrize("init", ["scratch", "baseline"])  # the second has two learning rates
+def test_an_interrupted_autoencoder_goes_on_bit_for_bit(init, parents, tmp_path, monkeypatch):
+    path, config = tmp_path / "checkpoint.pt", AutoencoderConfig(**SHORT, encoder_init=init)
+    whole = autoencoder(config, context(**parents))
+    forward, steps = ConversionLoss.forward, []
 
-    def killed(*given, **rest):
-        raise KeyboardInterrupt
+    def counted(*given, **rest):
+        steps.append(1)
+        if len(steps) == 3:  # 160 images are two batches: in the second epoch
+            raise KeyboardInterrupt
+        return forward(*given, **rest)
 
-    monkeypatch.setattr(recipes, "conversion_quality", killed)  # both epochs are on disk when it dies
+    monkeypatch.setattr(ConversionLoss, "forward", counted)
     with pytest.raises(KeyboardInterrupt):
-        autoencoder(AutoencoderConfig(**SHORT), context(path, **parents))
-    monkeypatch.undo()
-    assert path.exists() and recipes.trained is real
-    again = autoencoder(AutoencoderConfig(**SHORT), context(path, **parents))
-    assert all(torch.equal(again.weights[n], converted.weights[n]) for n in converted.weights)
-    assert again.metrics["train_mse"] == converted.metrics["train_mse"]
+        autoencoder(config, context(path, **parents))
+    again = autoencoder(config, context(path, **parents))
+    assert len(steps) == 3 + 2  # the first epoch is not trained again
+    assert all(torch.equal(again.weights[n], whole.weights[n]) for n in whole.weights)
+    assert again.metrics["train_mse"] == whole.metrics["train_mse"]
 
 
 # --- second stage -----------------------------------------------------------------------------------------

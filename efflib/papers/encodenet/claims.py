@@ -1,4 +1,4 @@
-"""Claims of the EncodeNet paper (and ours about it) as comparisons, fixed before any result existed.
+"""Claims of the EncodeNet paper (and ours about it) as comparisons; each page tells what was fixed before which run.
 
 The wording and the statistics follow sections 2.7 and 5 of the implementation spec. Every difference is paired by seed:
 the arms of one seed share their baseline, its initial weights and its codebook. A claim about "all cells" lists all of

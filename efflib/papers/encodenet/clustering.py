@@ -72,8 +72,7 @@ def cluster_features(
         return _vgg16_features(data, device, _dtype(precision), weights)
     if network is None or training is None:
         raise ValueError(f"feature_source={source!r} needs the trained baseline: give network= and training=")
-    read = _penultimate if source == "baseline_penultimate" else _mid
-    return read_features(network.to(device), data, training, read, device, precision)[0]
+    return read_features(network.to(device), data, training, OWN_FEATURES[source], device, precision)[0]
 
 
 def _dtype(precision: str) -> torch.dtype:
@@ -87,6 +86,10 @@ def _penultimate(found: Features) -> tuple[Tensor]:
 def _mid(found: Features) -> tuple[Tensor]:
     stage = found.stages[-2]
     return (stage.mean(dim=(2, 3), dtype=torch.promote_types(stage.dtype, torch.float32)),)
+
+
+# Sources that a forward pass of the baseline gives, beside its logits.
+OWN_FEATURES = {"baseline_penultimate": _penultimate, "baseline_mid": _mid}
 
 
 def _vgg16_features(data: ImageSet, device: str, dtype: torch.dtype, weights: str | Path | None) -> Tensor:

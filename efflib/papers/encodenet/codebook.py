@@ -54,7 +54,7 @@ class Chosen:
     """The image of each group, and what the choice met.
 
     members: (M,) positions in the set. changed: groups whose choice `require_correct` changed. never_correct: groups
-    without one correctly classified image, where the highest true-class probability decided.
+    (a class, or a cluster of one) without one correctly classified image: the highest true-class probability decided.
     """
 
     members: Tensor

@@ -95,15 +95,17 @@ def _told(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         flat = [each for value in values for each in (value if isinstance(value, list) else [value])]
         return [each for each in flat if each is not None]
 
+    curves = [metrics["inertia"] for metrics in found if metrics.get("inertia")]
     return {
         "seeds": len(found),
         "silhouette": _range(every("silhouette"), ".2f"),
         "knee (height)": _knee(every("knee"), every("knee_height")),
+        "inertia left with the most clusters": _range([curve[-1] for curve in curves], ".2f"),
         "knee, flattened (height)": _knee(every("knee_flattened"), every("knee_height_flattened")),
         "images of a code": _range(every("counts"), "d"),
         "entropy of representatives": _range(every("entropies"), ".2g"),
         "choices changed because the baseline erred": _range(every("changed_by_correctness"), "d"),
-        "classes it never gets right": _range([len(metrics["never_correct"]) for metrics in found], "d"),
+        "codes without an image that it gets right": _range([len(metrics["never_correct"]) for metrics in found], "d"),
         "error: one output": _range(every("constant_mse"), ".4f"),
         "one per class": _range(every("class_known_mse"), ".4f"),
     }

@@ -265,7 +265,9 @@ def cost_table(table: Any, scales: Iterable[str]) -> Any:
                     "of equal budget": str(arms.whole_epochs(scale, parent)),
                 }
             )
-    caption = "Training of one seed in PFLOP (2 FLOPs per multiply-accumulate, a backward pass counts as two forward "
+    caption = (
+        "Training of one seed in PFLOP (10¹⁵ FLOPs; 2 per multiply-accumulate, a backward pass counts as two forward "
+    )
     caption += "passes); rho: autoencoder and second stage over the baseline"
     return HTML(html_table(rows, caption))
 

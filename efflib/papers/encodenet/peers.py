@@ -81,8 +81,8 @@ def cost_rows(results: Results) -> tuple[list[dict[str, str]], str]:
     ]
     empty = [name for name in rows[0] if not any(row[name] for row in rows)]
     caption = (
-        f"Training of one seed at scale {results.scale}, in PFLOP, and its gain over the network trained alone "
-        "(points of accuracy, last epoch, mean ± 95 %, seeds)"
+        f"Training of one seed at scale {results.scale}, in PFLOP (10¹⁵ FLOPs), and its gain over the network trained "
+        "alone (points of accuracy, last epoch, mean ± 95 %, seeds)"
     )
     return [{name: text for name, text in row.items() if name not in empty} for row in rows], caption
 

@@ -106,18 +106,32 @@ def decided(results: Results | BestOnTest) -> list[rule.Decision]:
 
 
 def reading_headline(page: TablePage) -> Any:
-    """Which reading, if any, shows table 3's ordering: at the largest scale where one ran, from the records alone."""
+    """Which reading, if any, shows table 3's ordering: at the largest scale that decides it, from the records alone."""
     asked = "**Which reading of the paper has the ordering of table 3?**"
     ran = [shown.results for shown in page.recorded.values() if any(map(_ran, decided(shown.results)))]
     if not ran:
         return Markdown(f"{asked} No reading has run on real data yet.")
-    results = ran[-1]  # scales stand in their order
+    deciding = [results for results in ran if any(each.outcome != rule.OPEN for each in decided(results) if _ran(each))]
+    results = (deciding or ran)[-1]  # scales stand in their order
     found = decided(results)
     lines = [f"- {_listed([each])}: {each.outcome}; {each.reason}" for each in found if _ran(each)]
     missing = [named(each.reading) for each in found if not _ran(each)]
-    rest = [f"- not run at this scale: {', '.join(missing)}"] if missing else []
+    lines += [f"- not run at this scale: {', '.join(missing)}"] if missing else []
+    lines += [f"- scale `{larger.scale}` decides nothing yet" for larger in ran[ran.index(results) + 1 :]]
+    lines += _slow_words(results)
     told = f"{asked} {_measured_on(results)}: {answer(found)}{_weight(results)}"
-    return Markdown("\n".join([told, "", *lines, *rest]))
+    return Markdown("\n".join([told, "", *lines]))
+
+
+def _slow_words(results: Results) -> list[str]:
+    """A line about the autoencoders that had hardly begun when they should have, if there are any."""
+    slow = [f"`{target}` {start}" for (target, start), seeds in _autoencoders(results).items() if _slow(seeds)]
+    if not slow:
+        return []
+    return [
+        f"- slow autoencoders (an NMSE above {SLOW:g} after {100 * EARLY:g} % of the epochs, in any seed): "
+        f"{', '.join(slow)}. What their second stages reach may say more of the short training than of the codes."
+    ]
 
 
 def _ran(decision: rule.Decision) -> bool:
@@ -210,14 +224,7 @@ EARLY, SLOW = 0.05, 0.9  # share of the schedule after which an autoencoder stil
 
 def autoencoders_table(results: Results) -> Any:
     """Table: how far the autoencoders behind the readings came, relative to the best constant output."""
-    recorded = {entry.trial.identity: entry.metrics for entry in all_behind(results).entries if entry.usable}
-    found: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
-    for entry in results.entries:
-        encoder = entry.trial.parents.get("encoder")
-        if encoder is not None and encoder.recipe == "autoencoder" and encoder.identity in recorded:
-            about: Any = encoder.settings
-            place = entry.cell["target"], _STARTS[about.encoder_init]
-            found.setdefault(place, {})[entry.seed] = recorded[encoder.identity]
+    found = _autoencoders(results)
     if not found:
         return sentence(f"No autoencoder is recorded at scale {results.scale}.")
     rows = []
@@ -226,7 +233,7 @@ def autoencoders_table(results: Results) -> Any:
         row = {"target": target, "encoder starts": start, f"NMSE after {100 * EARLY:g} %": interval_text(early, 3)}
         for title, name, decimals in _ENDS:
             row[title] = interval_text({seed: own[name] for seed, own in metrics.items()}, decimals)
-        rows.append({**row, "slow": any(value > SLOW for value in early.values())})
+        rows.append({**row, "slow": _slow(metrics)})
     caption = (
         f"Autoencoders of scale {results.scale}, mean ± half the 95 % interval (seeds). NMSE: MSE over that of the "
     )
@@ -239,6 +246,23 @@ _ENDS = (
     ("NMSE at the end, test images", "test_nmse", 3),
     ("nearest representative right, % of test images", "nearest_representative", 1),
 )
+
+
+def _autoencoders(results: Results) -> dict[tuple[str, str], dict[int, Mapping[str, Any]]]:
+    """(target, where the encoder starts) -> seed -> metrics of the recorded autoencoder behind the second stages."""
+    recorded = {entry.trial.identity: entry.metrics for entry in all_behind(results).entries if entry.usable}
+    found: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
+    for entry in results.entries:
+        encoder = entry.trial.parents.get("encoder")
+        if encoder is not None and encoder.recipe == "autoencoder" and encoder.identity in recorded:
+            about: Any = encoder.settings
+            place = entry.cell["target"], _STARTS[about.encoder_init]
+            found.setdefault(place, {})[entry.seed] = recorded[encoder.identity]
+    return found
+
+
+def _slow(seeds: Mapping[int, Mapping[str, Any]]) -> bool:
+    return any(_early_nmse(metrics) > SLOW for metrics in seeds.values())
 
 
 def _early_nmse(metrics: Mapping[str, Any]) -> float:

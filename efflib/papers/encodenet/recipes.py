@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from efflib.data import ImageSet, subset
 from efflib.models import create_model, features, onward, parameters_of
+from efflib.models.imagenet import imagenet_macs
 from efflib.models.measure import count_flops, layer_macs
 from efflib.papers.baselines import (
     CANARY_SETTINGS,
@@ -25,7 +26,6 @@ from efflib.papers.baselines import (
     forward_flops,
     inherited_model,
     new_model,
-    one_pass_flops,
     planned_flops,
     planned_images,
     split,
@@ -39,6 +39,7 @@ from efflib.papers.encodenet.autoencoder import (
     nearness,
 )
 from efflib.papers.encodenet.clustering import (
+    OWN_FEATURES,
     cluster,
     cluster_features,
     flattened_inertias,
@@ -48,7 +49,7 @@ from efflib.papers.encodenet.clustering import (
     silhouettes,
 )
 from efflib.papers.encodenet.codebook import Chosen, Clusters, Codebook, Codes, build, ranking
-from efflib.papers.features import labels_of
+from efflib.papers.features import labels_of, read_features
 from efflib.training import DeviceSet, TrainingRecipe, freeze, normalisation, predict, seeded
 from efflib.trials.recipes import Config, Context, Outcome, recipe
 
@@ -109,46 +110,82 @@ def _codebook_canary() -> dict[str, float]:
     return found
 
 
+def _codebook_flops(config: CodebookConfig) -> float:
+    """FLOPs of the baseline's pass over the training images, and of what the features to cluster cost beside it."""
+    kept, _ = planned_images(config)
+    both = kept + SIZES[config.dataset][1]
+    if config.codes == "class" or config.feature_source == "pixels":
+        return forward_flops(config) * kept
+    if config.feature_source in OWN_FEATURES:
+        return forward_flops(config) * both
+    _, _, side, _ = SIZES[config.dataset]
+    return forward_flops(config) * kept + 2.0 * imagenet_macs("vgg16", side) * both
+
+
+def _weights_read(config: CodebookConfig) -> list[str]:
+    return ["vgg16"] if config.codes != "class" and config.feature_source == "imagenet_vgg16" else []
+
+
 @recipe(
     "codebook",
     version=1,
     config=CodebookConfig,
     canary=_codebook_canary,
-    flops=one_pass_flops,
+    flops=_codebook_flops,
     data=data_read,
     parents=("baseline",),
+    weights=_weights_read,
 )
 def codebook(config: CodebookConfig, context: Context) -> Outcome:
     """Cluster each class, rank its images by the baseline's entropy, choose the representatives (section 3.2)."""
     train, _, test = split(config)
     network = inherited_model(config, context.parents["baseline"], context.precision).to(context.device)
     labels, test_labels = labels_of(train), labels_of(test)
-    logits = predict(network, train, config.training, context.device, context.precision)
+    logits, points = _seen(config, context, network, train)
     ranked = ranking(logits, labels)
-    clusters, about = _clusters(config, context, network, train, test)
+    clusters, about = _clusters(config, context, network, train, test, points)
     book, chosen = build(config.codes, train, ranked, clusters, test_labels, config.seed, config.require_correct)
     metrics = {**about, **_told(book, chosen, ranked.entropy)}
-    return Outcome(metrics, one_pass_flops(config), asdict(book))
+    return Outcome(metrics, _codebook_flops(config), asdict(book))
+
+
+def _seen(
+    config: CodebookConfig, context: Context, network: nn.Module, train: ImageSet
+) -> tuple[Tensor, Tensor | None]:
+    """Logits (N, C) and features to cluster (N, D): one pass of the baseline where both are its own.
+
+    No features where the codes need no clusters.
+    """
+    machine = context.device, context.precision
+    own = OWN_FEATURES.get(config.feature_source)
+    if own is not None and config.codes != "class":
+        logits, points = read_features(
+            network, train, config.training, lambda found: (found.logits, *own(found)), *machine
+        )
+        return logits, points
+    logits = predict(network, train, config.training, *machine)
+    if config.codes == "class":
+        return logits, None
+    return logits, cluster_features(config.feature_source, train, network, config.training, *machine)
 
 
 def _clusters(
-    config: CodebookConfig, context: Context, network: nn.Module, train: ImageSet, test: ImageSet
+    config: CodebookConfig,
+    context: Context,
+    network: nn.Module,
+    train: ImageSet,
+    test: ImageSet,
+    points: Tensor | None,
 ) -> tuple[Clusters, dict[str, Any]]:
-    """The clusters, and what the record tells about them; one per class where the codes need no others."""
+    """The clusters, and what the record tells about them; one per class where there are no points to cluster."""
     labels, test_labels = labels_of(train), labels_of(test)
-    if config.codes == "class":
+    if points is None:
         ones = [1] * len(train.classes)
         return Clusters(torch.zeros_like(labels), torch.zeros_like(test_labels), ones), {}
-    read = partial(
-        cluster_features,
-        config.feature_source,
-        network=network,
-        training=config.training,
-        device=context.device,
-        precision=context.precision,
-    )
-    points, test_points = read(data=train), read(data=test)
     found = cluster(points, labels, train.classes, config.cluster_method, config.k, config.pca_dim, config.cluster_seed)
+    test_points = cluster_features(
+        config.feature_source, test, network, config.training, context.device, context.precision
+    )
     about = {
         "silhouette": silhouettes(points, found, labels),
         "noise": list(found.noise),

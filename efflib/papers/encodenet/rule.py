@@ -1,7 +1,8 @@
 """Which reading of the paper, if any, shows table 3's ordering, and what the ordering is due to.
 
-The rule was fixed before any run (spec, section 2.7). It asks two questions of a reading. First: do the accuracies have
-the printed order? Only then: is the credit due to the codes' images, or does a control without them do as well?
+The rule follows the spec (section 2.7); the page of table 3 tells what was changed in it when. It asks two questions of
+a reading. First: do the accuracies have the printed order? Only then: is the credit due to the codes' images, or does a
+control without them do as well?
 """
 
 from __future__ import annotations
