@@ -18,7 +18,10 @@ from pydantic import ValidationError
 from efflib.trials.record import Record
 from efflib.trials.store import Store, write_atomically
 
-_MEMBER = re.compile(r"(records/[a-z0-9_]+/[0-9a-f]{16}(\.[0-9a-f]{6})?\.json|weights/[0-9a-f]{16}\.safetensors)")
+# Weights in archives of earlier versions have no checksum in their names.
+_MEMBER = re.compile(
+    r"(records/[a-z0-9_]+/[0-9a-f]{16}(\.[0-9a-f]{6})?\.json|weights/[0-9a-f]{16}(-[0-9a-f]{8})?\.safetensors)"
+)
 _MANIFEST = "SHA256SUMS.json"
 
 
@@ -53,22 +56,21 @@ def export(store: Store, path: str | Path, recipes: Iterable[str] = (), weights:
     store.records()  # sets broken files aside: with one of them the whole archive would be refused
     files = {f"records/{p.parent.name}/{p.name}": p for p in sorted(store.root.glob("*/*.json"))}
     files = {name: p for name, p in files.items() if not chosen or p.parent.name in chosen}
-    files = {name: p for name, p in files.items() if not since or _date(p) >= since}
+    files = {name: p for name, p in files.items() if not since or _record(p).provenance.date >= since}
     if not files:
         asked = (f" for {sorted(chosen)}" if chosen else "") + (f" since {since}" if since else "")
         raise ValueError(f"no records to export in {store.root}{asked}")
     count = len(files)
     if weights:
-        keys = sorted({p.name[:16] for p in files.values()})
-        files |= {
-            f"weights/{key}.safetensors": store.weights_path(key) for key in keys if store.weights_path(key).exists()
-        }
+        held = [record for record in map(_record, files.values()) if record.weights and store.has_weights(record)]
+        paths = [store.weights_path(each.key, each.weights.sha256) for each in held if each.weights]
+        files |= {f"weights/{each.name}": each for each in paths}
     write_atomically(Path(path), _packed({name: p.read_bytes() for name, p in files.items()}))
     return count
 
 
-def _date(path: Path) -> str:
-    return Record.model_validate_json(path.read_bytes()).provenance.date
+def _record(path: Path) -> Record:
+    return Record.model_validate_json(path.read_bytes())
 
 
 def _packed(contents: dict[str, bytes]) -> bytes:
@@ -104,7 +106,8 @@ def merge(store: Store, path: str | Path) -> Merged:
         second += target.name != f"{record.key}.json"
         added += target.name == f"{record.key}.json"
     for name, content in contents.items():
-        target = store.weights_path(Path(name).stem)
+        key = Path(name).stem[:16]
+        target = store.weights_path(key, hashlib.sha256(content).hexdigest())
         if name.startswith("weights/") and not target.exists():
             write_atomically(target, content)
             stored += 1

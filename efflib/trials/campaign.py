@@ -139,7 +139,7 @@ def clock_of(store: Store, device: str) -> Seconds:
     """
     records = store.records()
     rates = speeds(records)
-    at_hand = {record.identity for record in records if store.weights_path(record.key).exists()}
+    at_hand = {record.identity for record in records if store.has_weights(record)}
 
     def seconds(trial: Trial) -> float | None:
         whole = with_parents([trial])

@@ -66,22 +66,30 @@ class Store:
         """Write a record; a second, different run of the same key goes to `<key>.<run>.json`.
 
         A failure never hides an earlier success, and a success replaces an earlier failure. With `replace` the record
-        takes the place of all earlier runs of its key.
+        takes the place of all earlier runs of its key, whose weights go with them.
         """
         path = self.root / record.recipe / f"{record.key}.json"
         existing = self._load(path)
+        replaced = self.runs(record.recipe, record.key) if replace else []
         if existing is not None and not replace and existing.status == "ok" and existing != record:
             path = path.with_name(f"{record.key}.{run_id(record)}.json")
         write_atomically(path, json.dumps(record.model_dump(mode="json", by_alias=True), indent=1) + "\n")
         for earlier in self._second_runs(record.recipe, record.key) if replace else []:
             earlier.unlink(missing_ok=True)
+        for weights in {each.weights.sha256 for each in replaced if each.weights and each.weights != record.weights}:
+            self.weights_path(record.key, weights).unlink(missing_ok=True)
         return path
 
     def _second_runs(self, recipe: str, key: str) -> list[Path]:
         return sorted((self.root / recipe).glob(f"{key}.*.json"))
 
-    def weights_path(self, key: str) -> Path:
-        return self.cache / "weights" / f"{key}.safetensors"
+    def weights_path(self, key: str, sha256: str) -> Path:
+        """File of weights. The checksum is part of its name: checkouts with records of their own share one cache."""
+        return self.cache / "weights" / f"{key}-{sha256[:8]}.safetensors"
+
+    def has_weights(self, record: Record) -> bool:
+        """Whether a file with the record's weights is in the cache; it is not read."""
+        return record.weights is not None and self.weights_path(record.key, record.weights.sha256).exists()
 
     def checkpoint_path(self, key: str) -> Path:
         return self.cache / "checkpoints" / f"{key}.pt"
@@ -96,34 +104,29 @@ class Store:
         from safetensors.torch import save
 
         content = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
-        write_atomically(self.weights_path(key), content)
-        return Weights(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+        found = hashlib.sha256(content).hexdigest()
+        write_atomically(self.weights_path(key, found), content)
+        return Weights(sha256=found, bytes=len(content))
 
     def load_weights(self, record: Record) -> dict[str, Any] | None:
-        """Weights of a record; None if they are not here.
-
-        The file may hold the weights of another run of the same key: then they are not this record's, and stay. A file
-        that no run of the key left is set aside, with a warning.
-        """
-        found = self.weights_of([record])
-        return found[1] if found else None
-
-    def weights_of(self, records: list[Record]) -> tuple[Record, dict[str, Any]] | None:
-        """The weights that are here for one of the runs of a key, with the record they belong to."""
+        """Weights of a record; None if they are not here. An altered file is set aside, with a warning."""
         from safetensors.torch import load
 
-        records = [record for record in records if record.weights is not None]
-        path = self.weights_path(records[0].key) if records else None
-        if path is None or not path.exists():
+        if record.weights is None or not self.has_weights(record):
             return None
+        path = self.weights_path(record.key, record.weights.sha256)
         content = path.read_bytes()
-        found = hashlib.sha256(content).hexdigest()
+        if hashlib.sha256(content).hexdigest() != record.weights.sha256:
+            set_aside(path, "its checksum is another than its record's")
+            return None
+        return load(content)
+
+    def weights_of(self, records: list[Record]) -> tuple[Record, dict[str, Any]] | None:
+        """The first weights that are here of several runs, with the record they belong to."""
         for record in records:
-            if record.weights is not None and record.weights.sha256 == found:
-                return record, load(content)
-        known = [run.weights.sha256 for run in self.runs(records[0].recipe, records[0].key) if run.weights]
-        if found not in known:
-            set_aside(path, "no record has its checksum")
+            state = self.load_weights(record)
+            if state is not None:
+                return record, state
         return None
 
     def _load(self, path: Path) -> Record | None:

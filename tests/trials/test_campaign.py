@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+import torch
 
 from efflib.trials import Store, archive
 from efflib.trials.campaign import Need, choose, clock_of, run_packed
@@ -58,8 +59,8 @@ def test_the_clock_knows_this_device_and_counts_lost_parents(lab, make):
     assert clock(other) == 12.0  # 4/2 of the recorded parent's FLOPs
     assert clock(child) == 5.0 + 6.0  # the parent is recorded, but its weights are not here
     assert clock_of(lab.store, "another device")(child) is None
-    lab.store.weights_path(make.record(parent).key).parent.mkdir(parents=True, exist_ok=True)
-    lab.store.weights_path(make.record(parent).key).touch()
+    kept = make.record(parent, weights=lab.store.save_weights(make.record(parent).key, {"w": torch.ones(1)}))
+    lab.store.save(kept.model_copy(update={"cost": Cost(seconds=6.0, peak_memory_bytes=1, flops=20.0)}), replace=True)
     assert clock_of(lab.store, "toy cpu")(child) == 5.0
 
 

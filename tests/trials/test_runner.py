@@ -26,6 +26,11 @@ def run(lab, trials, **options):
     return lines
 
 
+def weights_file(lab, trial):
+    record = record_of(lab, trial)
+    return lab.store.weights_path(record.key, record.weights.sha256)
+
+
 def record_of(lab, trial):
     return lab.store.get(trial.recipe, key_of(trial, lab.cpu))
 
@@ -174,7 +179,7 @@ def test_evidence_is_renewed_only_when_the_canary_differs(lab, make, monkeypatch
 def test_lost_weights_of_a_parent_are_made_again(lab, make):
     parent = make.trial(4)
     run(lab, [make.child(parent, 1)])
-    lab.store.weights_path(key_of(parent, lab.cpu)).unlink()
+    weights_file(lab, parent).unlink()
     run(lab, [parent])
     assert len(lab.ran()) == 2  # nobody needs the weights
     run(lab, [make.child(parent, 2)])
@@ -187,8 +192,8 @@ def test_lost_weights_of_a_parent_are_made_again(lab, make):
 def test_altered_weights_of_a_parent_are_set_aside_and_made_again(lab, make):
     parent = make.trial(4)
     run(lab, [parent])
-    lab.store.weights_path(key_of(parent, lab.cpu)).write_bytes(b"not weights")
-    with pytest.warns(UserWarning, match="no record has its checksum"):
+    weights_file(lab, parent).write_bytes(b"not weights")
+    with pytest.warns(UserWarning, match="its checksum is another than its record's"):
         run(lab, [make.child(parent)])
     assert record_of(lab, make.child(parent)).metrics == {"last": 12.0}
 
@@ -200,7 +205,7 @@ def test_a_merged_parent_with_other_weights_is_trained_here_once(lab, make):
     key = key_of(parent, lab.cpu)
     record = lab.store.get("toy", key)
     lab.store.save(record.model_copy(update={"weights": record.weights.model_copy(update={"sha256": "0" * 64})}), True)
-    lab.store.weights_path(key).unlink()
+    assert not list((lab.store.cache / "weights").iterdir())
     run(lab, [make.child(parent, size) for size in (1, 2, 3)])
     assert lab.ran().count("toy size=4 seed=0 mode=ok") == 2
     mine = lab.store.runs("toy", key)[1].weights.sha256

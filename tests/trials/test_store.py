@@ -149,29 +149,48 @@ def test_weights_come_back_whatever_their_memory_order(lab, make):
     loaded = lab.store.load_weights(record)
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[name], state[name]) and loaded[name].dtype == state[name].dtype for name in state)
-    assert record.weights.bytes == lab.store.weights_path(record.key).stat().st_size
+    assert record.weights.bytes == lab.store.weights_path(record.key, record.weights.sha256).stat().st_size
 
 
 def test_altered_weights_are_set_aside(lab, make):
     record = with_weights(lab, make)
-    path = lab.store.weights_path(record.key)
+    path = lab.store.weights_path(record.key, record.weights.sha256)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.warns(UserWarning, match="no record has its checksum"):
+    with pytest.warns(UserWarning, match="its checksum is another than its record's"):
         assert lab.store.load_weights(record) is None
     assert path.with_name(path.name + ".broken").exists() and not path.exists()
     assert lab.store.load_weights(record) is None
 
 
-def test_weights_of_another_run_of_the_key_stay_where_they_are(lab, make):
-    # A GPU's record merged here, then the same trial run on this CPU: two runs of one key, one weights file.
+def test_every_run_of_a_key_has_weights_of_its_own(lab, make):
+    # A GPU's record merged here, then the same trial run on this CPU: two runs of one key.
     first = with_weights(lab, make, 1.0)
     second = later(first, weights=lab.store.save_weights(first.key, {"w": torch.full((2,), 2.0)}))
     lab.store.save(second)
+    assert float(lab.store.load_weights(first)["w"].max()) == 1.0
+    lab.store.weights_path(first.key, first.weights.sha256).unlink()
     assert lab.store.load_weights(first) is None
     record, state = lab.store.weights_of(lab.store.runs("toy", first.key))
     assert record == second and float(state["w"][0]) == 2.0
+
+
+def test_checkouts_that_share_a_cache_leave_each_others_weights_alone(lab, make, tmp_path):
+    mine = with_weights(lab, make, 1.0)
+    other = Store(tmp_path / "another checkout", lab.store.cache)
+    theirs = mine.model_copy(update={"weights": other.save_weights(mine.key, {"w": torch.full((2,), 2.0)})})
+    other.save(theirs)
+    assert float(lab.store.load_weights(mine)["w"].max()) == 1.0 and float(other.load_weights(theirs)["w"].max()) == 2.0
+
+
+def test_replaced_runs_take_their_weights_with_them(lab, make):
+    first = with_weights(lab, make, 1.0)
+    second = later(first, weights=lab.store.save_weights(first.key, {"w": torch.full((2,), 2.0)}))
+    lab.store.save(second, replace=True)
+    assert not lab.store.has_weights(first) and lab.store.has_weights(second)
+    lab.store.save(later(second, 5.0), replace=True)  # the same weights once more
+    assert lab.store.has_weights(second)
 
 
 def test_roots_follow_the_environment(lab, tmp_path, monkeypatch):
