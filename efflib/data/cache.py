@@ -29,18 +29,19 @@ def cache_root() -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path, hint: str = "set EFFLIB_CACHE to a folder you can write") -> Iterator[IO[bytes]]:
     """A binary file that becomes `path` when the block ends well and vanishes when it does not.
 
+    A kill or a loss of power at any moment leaves either the old file or the new one.
+
     Raises:
-        OSError: the folder cannot be written; the message names EFFLIB_CACHE.
+        OSError: the folder cannot be written; the message ends with the hint.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = draft.open("wb")
     except OSError as error:
-        hint = "set EFFLIB_CACHE to a folder you can write"
         raise type(error)(error.errno, f"cannot write {path}: {error.strerror}; {hint}") from error
     try:
         with file:

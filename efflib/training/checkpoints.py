@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from efflib.data.cache import replacing
 from efflib.data.errors import UNREADABLE
 
 
@@ -18,14 +19,9 @@ class ForeignCheckpoint(ValueError):
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint so that a kill at any moment leaves either the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        torch.save(state, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a checkpoint as `replacing` does."""
+    with replacing(path) as file:
+        torch.save(state, file)
 
 
 def load_or_set_aside(path: Path) -> dict[str, Any] | None:

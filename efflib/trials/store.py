@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from efflib.data.cache import replacing
 from efflib.trials.record import Record, Weights
 from efflib.trials.roots import cache_root, results_root, smoke_root
 from efflib.trials.trial import Trial, digest
@@ -187,11 +188,6 @@ def set_aside(path: Path, reason: str) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a kill at any moment leaves either the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a file of results or cache as `replacing` does."""
+    with replacing(path, "set EFFLIB_RESULTS and EFFLIB_CACHE to folders you can write") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
