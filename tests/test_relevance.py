@@ -172,6 +172,100 @@ def test_box_rule_per_channel_and_black_pixels():
     assert black.flatten().tolist() == pytest.approx([1, 1, 1, 1])
 
 
+class Normalised(nn.Module):
+    """Normalises pixels before a network reads them, as mobilenetv2(input_norm="imagenet") does."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor([0.5, 0.4], dtype=F64)[:, None, None])
+        self.register_buffer("std", torch.tensor([0.2, -0.3], dtype=F64)[:, None, None])  # turns the second around
+
+    def forward(self, x):
+        return self.model((x - self.mean) / self.std)
+
+
+def test_box_rule_of_a_network_that_normalises_its_input():
+    """The bounds are those of what the first convolution reads: (0 - mean) / std and (1 - mean) / std, sorted."""
+    with seeded(3, "normalised"):
+        inner = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3, bias=False)).double()
+    nn.init.zeros_(inner[0].bias)
+    model, x = Normalised(inner).eval(), images(1, 2, 6)
+    low = torch.tensor([-0.5 / 0.2, -0.6 / 0.3], dtype=F64)
+    high = torch.tensor([0.5 / 0.2, 0.4 / 0.3], dtype=F64)
+    read = (x[0] - model.mean) / model.std
+    A = inner[:2](read[None])[0]
+    logits = inner[2:](A[None])[0]
+    R = F.one_hot(logits.argmax(), 3) * logits
+    per_pixel = [bound.repeat_interleave(36) for bound in (low, high)]
+    for layer, value, rule in ((inner[3], A.flatten(), "zero"), (inner[0], read, "box")):
+        R = contributions(layer, value, rule, 0, 0, *per_pixel).T @ R.flatten()
+    box = Composite("zero", "zero", "box")
+    got = relevance(model, x, rule=box, relu=False)[0]
+    expected = R.view(2, 6, 6).sum(0)
+    assert (got - expected).abs().max() < 1e-6 * expected.abs().max()  # maps are float32
+    assert (conservation(model, x, rule=box) - 1).abs().max() < 1e-12
+    # As if the images had come normalised, with their range.
+    range_ = low.tolist(), high.tolist()
+    assert torch.equal(relevance(model, x, rule=box), relevance(inner, read[None], rule=box, pixel_range=range_))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_box_rule_of_a_network_for_imagenet_weights(channels):
+    reading = network("mobilenetv2", biases=False, head="gap", input_norm="imagenet", **MOBILE)
+    plain = create_model("mobilenetv2", 4, head="gap", **MOBILE).double().eval()
+    plain.load_state_dict(reading.state_dict())
+    x = images(2, channels, 64)
+    low, high = ((each - reading.mean) / reading.std for each in (0, 1))
+    assert low.min() < -2.1 and high.max() > 2.6
+    range_ = low.flatten().tolist(), high.flatten().tolist()
+    normalised = (x - reading.mean) / reading.std
+    expected = relevance(plain, normalised, pixel_range=range_)
+    assert expected.max() > 0
+    assert torch.equal(relevance(reading, x), expected)
+    assert (conservation(reading, x) - 1).abs().max() < 1e-4
+
+
+class Mixed(nn.Module):
+    """Does something to the pixels before the first convolution."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.conv, self.kind = nn.Conv2d(3, 4, 3), kind
+
+    def forward(self, x):
+        if self.kind == "centred":
+            x = x - x.mean((2, 3), keepdim=True)
+        elif self.kind == "opponent colours":
+            x = torch.cat([x[:, :1] - x[:, 1:2], x[:, 1:]], dim=1)
+        elif self.kind == "in place":
+            x -= 0.5
+            x /= 0.25
+        elif self.kind == "padded":
+            x = F.pad((x - 0.5) / 0.25, (2, 2, 2, 2))
+        elif self.kind == "negatives":
+            x = torch.cat([x, -x], dim=1)[:, 1:4]
+        return self.conv(input=x).mean((2, 3))
+
+
+@pytest.mark.parametrize("kind", ["centred", "opponent colours"])
+def test_pixels_that_are_mixed_before_the_first_convolution_have_no_box(kind):
+    model = Mixed(kind).double()
+    with pytest.raises(ValueError, match=r"first convolution reads values from -.* to .*, outside .*e.g. 'gamma'"):
+        relevance(model, images())
+    assert relevance(model, images(), rule="gamma").max() > 0
+
+
+@pytest.mark.parametrize("kind", ["in place", "padded", "negatives"])
+def test_pixels_that_keep_their_box(kind):
+    with seeded(5, "mixed"):
+        model = Mixed(kind).double()
+    nn.init.zeros_(model.conv.bias)
+    x = images()
+    assert (conservation(model, x) - 1).abs().max() < 1e-9
+    assert torch.equal(x, images())
+
+
 class Replicated(nn.Module):
     """Replicates the channel of grey images, as mobilenetv2 does."""
 
@@ -342,6 +436,26 @@ def test_biases_take_relevance_which_the_ratio_shows():
     assert torch.isfinite(ratio).all() and (ratio - 1).abs().max() > 1e-3
     whole = relevance(model, x, rule="gamma", relu=False).flatten(1).sum(1)
     assert torch.allclose((whole / model(x).amax(1)).float(), ratio.float(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("weights", "rule", "expected"),
+    [
+        ((1.0, -0.75), "epsilon", 1.25 / 1.5),  # z / (z + epsilon), epsilon = 0.25
+        ((-1.0, 0.75), "epsilon", 1.25 / 1.5),
+        ((1.0, -0.75), "alpha2beta1", 1.0),
+        ((1.0, 0.75), "alpha2beta1", 2.0),  # nothing is negative
+        ((-1.0, -0.75), "alpha2beta1", -1.0),  # nothing is positive
+        ((1.0, 0.75), "gamma", 1.0),
+        ((1.0, 0.75), "zplus", 1.0),
+    ],
+)
+def test_epsilon_and_alpha2beta1_need_not_conserve_without_biases(weights, rule, expected):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 1, bias=False)).double()
+    model[1].weight.data = torch.tensor([weights], dtype=F64)
+    x = torch.tensor([[[[2.0, 1.0]]]], dtype=F64)  # with weights (1, -0.75): z = 1.25
+    ratio = conservation(model, x, rule=rule, epsilon=0.25, pixel_range=(0, 2))
+    assert ratio.tolist() == pytest.approx([expected], abs=1e-12)
 
 
 def test_values_stay_those_of_the_network():
@@ -526,6 +640,8 @@ def test_bad_input():
     with pytest.raises(ValueError, match=r"pixels reach from -.* to .*, outside pixel_range \(0.0, 1.0\)"):
         relevance(model, 2 * x - 1)
     assert relevance(model, 2 * x - 1, pixel_range=(-1, 1)).shape == (2, 64, 64)
+    with pytest.raises(ValueError, match=r"2 lowest and 1 highest values.*\(2, 3, 64, 64\) need one .* or 3"):
+        relevance(model, x, pixel_range=((0, 0), 1))
     for option in ("gamma", "epsilon"):
         with pytest.raises(ValueError, match=f"{option} must be a finite number of at least 0, got -1"):
             relevance(model, x, **{option: -1})

@@ -28,6 +28,7 @@ from efflib.text import unknown
 LAYER_RULES = ("zero", "epsilon", "gamma", "zplus", "alpha2beta1")
 FIRST_RULES = (*LAYER_RULES, "box")
 PixelRange = tuple[float | Sequence[float], float | Sequence[float]]
+SLACK = 1e-4  # of the range: how far pixels may lie outside it, for rounding
 
 # Functions whose own gradient splits relevance as it should be: they add, average, pick or move values.
 PLAIN = {
@@ -109,7 +110,8 @@ class Propagation(TorchFunctionMode):
     Args:
         rule, epsilon, gamma: as in `propagate`.
         pixel_range: lowest and highest pixel value, each a number or one per channel, where x are pixels; otherwise
-            there is no first convolution.
+            there is no first convolution. Between the pixels and this convolution they may be normalised, replicated
+            and padded: the range goes the same way.
 
     After `run`, `first_inputs` is None or, if the rule of the first convolution was "box", a tensor of ones
     (N, C, H, W) whose gradient is the relevance of the pixels that this convolution read. (Black pixels have
@@ -126,12 +128,15 @@ class Propagation(TorchFunctionMode):
         self.pixel_range = pixel_range
         self.first_inputs: Tensor | None = None
         self._first_seen = False
+        self._box: tuple[Tensor, Tensor] | None = None
         # By id of the tensor, with the tensor, so that the id stays its own.
         self._linear: dict[int, _Linear] = {}
         self._overwritten: dict[int, tuple[Tensor, Tensor]] = {}
 
     def run(self, function: Forward, x: Tensor) -> Tensor:
         """function(x) with the values as ever and the derivatives of the rule."""
+        if self.pixel_range is not None and self.rule.first == "box":
+            self._box = _box_of_first(function, x, self.pixel_range)
         with self:
             outputs = function(x)
         return self._current(outputs)
@@ -255,11 +260,13 @@ class Propagation(TorchFunctionMode):
 
     def _by_box(self, layer: _Linear) -> Tensor:
         """Contributions a w - l w+ - h w- = (a - l) w+ + (a - h) w-, each times a one whose gradient is wanted."""
-        assert self.pixel_range is not None
-        low, high = (bound_of(bound, layer.x) for bound in self.pixel_range)
-        self.first_inputs = torch.ones_like(layer.x).requires_grad_()
-        above = layer.apply(self.first_inputs * (layer.x.detach() - low), layer.weight.clamp(min=0), None)
-        below = layer.apply(self.first_inputs * (layer.x.detach() - high), layer.weight.clamp(max=0), None)
+        assert self._box is not None
+        (low, high), x = self._box, layer.x.detach()
+        if outside(x, low, high, 2 * SLACK):  # the images may be outside by SLACK
+            raise ValueError(_not_in_box(x, low, high))
+        self.first_inputs = torch.ones_like(x).requires_grad_()
+        above = layer.apply(self.first_inputs * (x - low), layer.weight.clamp(min=0), None)
+        below = layer.apply(self.first_inputs * (x - high), layer.weight.clamp(max=0), None)
         return _share(above + below, layer.value)
 
 
@@ -311,9 +318,61 @@ def _by_epsilon(value: Tensor, epsilon: float) -> Tensor:
     return value if epsilon == 0 else _share(value, value, epsilon)
 
 
+class _Reached(Exception):
+    """What the first convolution of a network reads."""
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self.x = x
+
+
+class _UntilConvolution(TorchFunctionMode):
+    """Leaves a forward pass by `_Reached` at the first convolution with a varying argument."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func.__name__ == "conv2d" and _tensors([args, kwargs]):
+            raise _Reached(kwargs["input"] if "input" in kwargs else args[0])
+        return func(*args, **kwargs)
+
+
+def _box_of_first(function: Forward, images: Tensor, pixel_range: PixelRange) -> tuple[Tensor, Tensor] | None:
+    """Lowest and highest value (1, C, h, w) that the first convolution reads; None if there is no convolution.
+
+    They are what it reads of two images of one value each, the lowest and the highest pixel: right for whatever
+    treats the channels of a pixel one by one and monotonically. `_by_box` checks that the images are in between.
+    """
+    found = []
+    for bound in pixel_range:
+        pixels = bound_of(bound, images).expand(1, *images.shape[1:]).requires_grad_()
+        try:
+            with _UntilConvolution():
+                function(pixels.clone())  # a copy, so that layers may work in place
+        except _Reached as reached:
+            found.append(reached.x.detach())
+    return (torch.minimum(*found), torch.maximum(*found)) if found else None
+
+
+def _not_in_box(x: Tensor, low: Tensor, high: Tensor) -> str:
+    return (
+        f"the first convolution reads values from {float(x.min()):.4g} to {float(x.max()):.4g}, outside what the "
+        f"network makes of the lowest and the highest pixel, {float(low.min()):.4g} to {float(high.max()):.4g} (per "
+        "channel and position). The z^B rule needs pixels that are at most normalised before, each by itself: take a "
+        "rule without z^B, e.g. 'gamma'"
+    )
+
+
 def bound_of(bound: float | Sequence[float], images: Tensor) -> Tensor:
     """A pixel value, or one per channel, in a shape that broadcasts against images (N, C, H, W)."""
     return torch.as_tensor(bound, dtype=images.dtype, device=images.device).reshape(1, -1, 1, 1)
+
+
+def outside(x: Tensor, low: Tensor, high: Tensor, share: float) -> bool:
+    """Whether any x lies outside its bounds (broadcast) by more than a share of the distance of the two."""
+    slack = share * (high - low)
+    return bool(((x < low - slack) | (x > high + slack)).any())
 
 
 def _composite(rule: str | Composite) -> Composite:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from efflib.explain.gradients import Layer, Target, _resize, class_score
-from efflib.explain.lrp import RULES, Composite, PixelRange, Propagation, bound_of
+from efflib.explain.lrp import RULES, SLACK, Composite, PixelRange, Propagation, bound_of, outside
 from efflib.kernels.relevance_map import relevance_map
 from efflib.text import unknown
 
@@ -35,7 +35,7 @@ def relevance(
 
     Args:
         model: classifier returning (N, C) logits; it runs in eval mode and is left as it was.
-        images: (N, C, H, W), normalised as for evaluation.
+        images: (N, C, H, W), as the model takes them for evaluation.
         layer: where the relevance is read: "input", or as in `saliency`. A convolution means its output before its
             batch norm, whose shift then counts as a bias.
         target: "predicted", or class indices (N,).
@@ -46,14 +46,17 @@ def relevance(
         relu: keep only positive relevance.
         epsilon: stabiliser of the epsilon rule.
         gamma: weight of the gamma rule.
-        pixel_range: lowest and highest value of a normalised pixel, each a number or one per channel; read by z^B.
+        pixel_range: lowest and highest value that a pixel of `images` can have, each a number or one per channel; read
+            by z^B. Where the network itself normalises them (`mobilenetv2(input_norm="imagenet")`), z^B takes what
+            the first convolution reads of these two values.
 
     Returns:
         (N, H, W) float32, summed over channels, not normalised, resized bilinearly if coarser than the image.
 
     Raises:
         ValueError: an unknown rule or target; a layer that does not exist (lists those that do), is called more than
-            once or has no map; images that leave `pixel_range` where z^B reads it.
+            once or has no map; where z^B reads `pixel_range`, images that leave it, or a network that does more to
+            the pixels than to normalise each of them before its first convolution.
         NotImplementedError: an operation without a rule behind the layer; the message names it.
 
     Source: Benzine and Kiouer 2025, Eqs. 2.17 and 2.18 ("gxa"); Bach et al. 2015, Montavon et al. 2017 and 2019 (the
@@ -81,7 +84,14 @@ def conservation(
 ) -> Tensor:
     """Sum of a layer's relevance, of both signs, over the logit that it explains.
 
-    1 means that all of the logit is accounted for. Biases, and the shifts of batch norms, take relevance out.
+    1 means that all of the logit is accounted for. Three things take relevance out, or add some:
+
+    - biases, and the shifts of batch norms or, by rules other than z^B, of a normalisation within the network;
+    - the epsilon rule, with or without biases: a unit of value z keeps epsilon / (|z| + epsilon) of its relevance;
+    - alpha2beta1, at units whose contributions all have one sign: twice their relevance goes on where none is
+      negative, minus once where none is positive.
+
+    "gxa" counts nothing that a saturated activation (ReLU6) holds back.
 
     Args:
         model, images, layer, target, rule, epsilon, gamma, pixel_range: as in `relevance`; the layer may have any
@@ -137,8 +147,12 @@ def _explained(
 
 def _check_range(images: Tensor, pixel_range: PixelRange) -> None:
     low, high = (bound_of(bound, images) for bound in pixel_range)
-    slack = 1e-4 * float((high - low).abs().max())
-    if bool(((images < low - slack) | (images > high + slack)).any()):
+    if {low.numel(), high.numel()} - {1, images.shape[1]}:
+        raise ValueError(
+            f"pixel_range has {low.numel()} lowest and {high.numel()} highest values, images of shape "
+            f"{tuple(images.shape)} need one for all channels or {images.shape[1]}"
+        )
+    if outside(images, low, high, SLACK):
         raise ValueError(
             f"pixels reach from {float(images.min()):.4g} to {float(images.max()):.4g}, outside pixel_range "
             f"{pixel_range!r}: give the lowest and the highest normalised pixel value, (0 - mean) / std and "

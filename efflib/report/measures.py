@@ -53,7 +53,7 @@ _METRICS: dict[str, tuple[str, str, str | None]] = {
     "last": ("last", "last epoch", None),
     "test_best": ("test best", "best epoch on the test images", None),
     "val_best": ("val best", "best epoch on the held-out images", None),
-    "leak_free": ("leak-free", "test images that are no copies of training images", None),
+    "leak_free": ("leak-free", "test images that are neither exact nor near copies of training images", None),
     "train": ("train", "training images", None),
     "class_report": ("last", "last epoch", "class_fraction"),
     "score": ("score", "mean over draws", "score"),

@@ -46,7 +46,7 @@ check_parameters(globals())
 #
 # ## What this chapter found
 #
-# From the printed pages and the networks alone, before any training:
+# From the printed pages, the networks and, for the last point, the images, before any training:
 #
 # - What the thesis defines as LRP is gradient times activation at one layer. In a student whose last map goes straight into a global average it *is*
 #   Grad-CAM there ({ref}`audit <audit-diswot-8>`); step 2 shows it.
@@ -54,12 +54,12 @@ check_parameters(globals())
 # - Two of the three printed scores lie above the bound of the printed formula ({ref}`audit <audit-diswot-5>`); step 3.
 # - The saving of 85 % is a global average in place of flattening, on one and the same backbone ({ref}`audit <audit-diswot-6>`).
 # - The two reports class by class appear to have each other's label ({ref}`audit <audit-diswot-1>`).
-# - A sixth of the test images are copies of training images ({ref}`audit <audit-diswot-18>`).
+# - A sixth of the test images are exact copies of training images ({ref}`audit <audit-diswot-18>`).
 #
 # What the tables' claims come to on real data:
 
 # %% tags=["remove-input"]
-from efflib.papers.diswot import chapter_page
+from efflib.papers.diswot import agreement, chapter_page
 
 chapter_page.up_front()
 
@@ -83,6 +83,7 @@ chapter_page.examples_strip()
 chapter_page.classes_figure()
 
 # %% [markdown]
+# (diswot-leak-free)=
 # ### Two test sets
 #
 # A test image that is also a training image asks for memory, not for understanding. We look for two kinds: *exact copies* have the very
@@ -175,7 +176,7 @@ chapter_page.maps_strip(seen)
 # earlier layer convolutions lie between map and average. There the two differ:
 
 # %% tags=["hide-input"]
-chapter_page.identity_table(networks)
+agreement.identity_table(networks, chapter_page.tumours(4), "diswot-chapter-identity")
 
 # %% [markdown]
 # So at the last map, replacing Grad-CAM by the thesis's LRP changes the *teacher's* map alone. The map is as coarse as before. Which layer
@@ -202,8 +203,10 @@ chapter_page.localisation_words(rows)
 # ### Does relevance add up?
 #
 # A rule *conserves* relevance if what arrives at the pixels sums to the logit. Biases, and the shifts of batch norms, are
-# contributions that belong to no pixel and take their share; so the ratio of a trained network need not be 1. Without biases it must be, for
-# every rule of LRP. Plain gradient x input fails even then: ReLU6 has no gradient where it saturates, while LRP passes relevance through.
+# contributions that belong to no pixel and take their share; so the ratio of a trained network need not be 1. Without biases the rules
+# below hand on everything, as a unit's shares sum to one; the composite's epsilon is too small to be seen. Not every rule does: a
+# larger epsilon keeps a share for itself (exercise 2), and alpha-beta rules miss where all contributions to a unit have one sign.
+# Plain gradient x input, which is no rule of LRP, fails even then: ReLU6 has no gradient where it saturates, while LRP passes relevance through.
 
 # %% tags=["hide-input"]
 chapter_page.conservation_table(networks["student"])
@@ -293,7 +296,7 @@ chapter_page.cost_table()
 # 9. *Second derivatives* through running statistics and without dropout, so that no image's map depends on another image.
 # 10. *Start*: from scratch. The thesis does not say whether ImageNet weights were used. That it makes grey images RGB "to match pretrained
 #     model requirements", and 78 % training accuracy after one epoch at a rate of $10^{-4}$, fit ImageNet weights, frozen in the students. The
-#     tables 3.4 to 3.8 can be run so, with `starts`; no such run is recorded.
+#     tables 3.4 to 3.8 can be run so, with `starts`; what their pages show starts from scratch.
 #
 # ## Exercises
 #

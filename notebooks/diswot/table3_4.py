@@ -135,8 +135,9 @@ page.measured()
 train.measured()
 
 # %% [markdown]
-# *last* is the accuracy of the last epoch on all test images, *leak-free* that on the test images that are no copies of training images
-# ({ref}`audit <audit-diswot-18>`). `nearest_neighbour` takes over the label of the most similar training image, without any network.
+# *last* is the accuracy of the last epoch on all test images, *leak-free* that on the test images that are neither exact nor near copies
+# of training images ({ref}`what counts as a copy <diswot-leak-free>`). `nearest_neighbour` takes over the label of the most similar of all
+# training images, without any network; the networks of `tiny` and `small` learn from nine tenths of them.
 #
 # ## Figure 3.6: accuracy and loss
 #
@@ -184,7 +185,8 @@ curves.confusion_figure(shown, METHODS, short)
 # ## Printed against measured
 #
 # `tiny` trains at 64 px, `small` at 128 px, from scratch: their accuracies are not comparable with the printed ones, and no cell gets a
-# verdict from them.
+# verdict from them. Of the printed losses only that of training alone is a cross-entropy, like ours; those of KD and DisWOT+ appear to be
+# totals of several terms (*total* in the column *loss*), so that they get no verdict at any scale.
 
 # %% tags=["remove-input"]
 page.comparison()
@@ -213,7 +215,9 @@ page.decomposition(METHODS)
 # A claim is `supported` when every cell it speaks of ran and its 95 % interval lies on the claimed side, `contradicted`
 # when one lies wholly on the other side, and `undetermined` otherwise. Differences are paired by seed. Claim a counts instead: it speaks of
 # *every* seed, so that one seed on the other side contradicts it; with fewer than three seeds it is undetermined. Claims marked *ours* are
-# the questions that the thesis does not ask. The questions were fixed before any run.
+# the questions that the thesis does not ask. The questions were written down on 21 November 2026, before any network trained on these
+# images was recorded. On 22 November, when two teachers were recorded and no student, claim a came to count seeds and claim f to say what
+# it had meant, exact and near copies.
 
 # %% tags=["remove-input"]
 page.claims()
@@ -231,10 +235,12 @@ page.claims()
 # 6. *An all-zero map* after the positive part gives no gradient.
 # 7. *Start.* From scratch, the same first weights for all three. Whether the thesis starts from ImageNet weights is not said;
 #    what it reports fits them ({ref}`diswot`). `starts` takes `imagenet` (teacher and student start from torchvision's, a file of
-#    14 MB that is downloaded at first use) or `imagenet_frozen` (of the student, only the head is trained).
+#    14 MB that is downloaded at first use) or `imagenet_frozen` (of the student, only the head is trained). Then no step changes the
+#    student's features: the relation term has no gradient, and such runs say nothing about it.
 # 8. *Training.* Adam {cite:p}`kingma2015adam` at a constant $10^{-4}$ (`tiny`: $10^{-3}$, [why](table3_6.ipynb)), batches of 32, random flips, turns up
 #    to 15 degrees, zooms up to 10 %. The thesis gives no ranges; `augmentations` takes `flip_affine_wide`: flips in both directions, 36
-#    degrees, 20 %.
+#    degrees, 20 %. Pixels are between 0 and 1, as in the thesis; networks that start from ImageNet weights normalise them as these
+#    require. Normalising by mean and deviation of this data set, a third way, is not offered.
 # 9. *Reported* is the last epoch on the test images. `tiny` and `small` hold a tenth of the training images out; only the rate
 #    was chosen by them. The rate is constant, so a longer run of the same seed, read after 10 epochs, serves this table, too.
 

@@ -130,8 +130,9 @@ results = page.results
 page.measured()
 
 # %% [markdown]
-# *last* is the accuracy on all test images after the last epoch, *leak free* the one on the test images that are not among the training
-# images. `nearest_neighbour` gives each test image the class of the most similar training image, on thumbnails of 16 pixels.
+# *last* is the accuracy on all test images after the last epoch, *leak-free* the one on the test images that are neither exact nor near copies
+# of training images ({ref}`what counts as a copy <diswot-leak-free>`). `nearest_neighbour` gives each test image the class of the most similar
+# of all training images, on thumbnails of 16 pixels; the networks of `tiny` and `small` learn from nine tenths of them.
 #
 # ## Printed against measured
 
@@ -162,7 +163,9 @@ class_reports.confusion_figure(page.show_scale().results)
 #
 # A claim is `supported` when its 95 % interval lies on the claimed side, `contradicted` when it lies wholly on the other side, and
 # `undetermined` otherwise. Differences are paired by seed: the runs of one seed share the teacher, the initial student, and the order and the views
-# of the images. Claims marked *ours* are the questions that the thesis does not ask. The wording was fixed before any run.
+# of the images. Claims marked *ours* are the questions that the thesis does not ask. The claims were written down on 21 November 2026, before
+# any network trained on these images was recorded; what the nearest neighbour reaches was known. A day later, before any student was
+# recorded, claim e came to say what it had meant, exact and near copies.
 
 # %% tags=["remove-input"]
 page.claims()

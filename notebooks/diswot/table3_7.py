@@ -120,7 +120,7 @@ page.comparison()
 class_reports.reports_table(page.show_scale().results)
 
 # %% [markdown]
-# And on the test images that are neither exact nor near copies of training images. In the real set the copies are mostly
+# And on the test images that are neither exact nor near copies of training images ({ref}`what counts as a copy <diswot-leak-free>`). In the real set the copies are mostly
 # slices without tumour and meningiomas, so these two classes change most; few slices without tumour are left, and the macro
 # average weighs them as much as the others.
 
@@ -138,7 +138,7 @@ class_reports.confusion_figure(page.show_scale().results)
 #
 # A claim is `supported` when its 95 % interval lies on the claimed side, `contradicted` when it lies wholly on the other side, and
 # `undetermined` otherwise. Differences are paired by seed. The first claim is what Table 3.6 says; as printed, Table 3.7 says the opposite. The
-# wording was fixed before any run.
+# wording was fixed on 21 November 2026, before any network trained on these images was recorded.
 
 # %% tags=["remove-input"]
 page.claims()

@@ -23,12 +23,15 @@ from efflib.distill.diswot_plus import semantic_loss
 from efflib.explain import grad_cam, localisation, relevance
 from efflib.models import create_model
 from efflib.papers.diswot import agreement
+from efflib.papers.diswot.arms import SIZES
 from efflib.papers.diswot.scores import gaussian_
 from efflib.papers.diswot.tables import tables
 from efflib.training import seeded
 from efflib.trials import Entry, Results, Store
 
 mpl.use("agg")
+
+LAYER = "s16"
 
 
 def network(head: str, seed: int) -> torch.nn.Module:
@@ -60,7 +63,7 @@ def data() -> ImageSet:
 
 @pytest.fixture(scope="module")
 def maps(found, data) -> dict[tuple[str, str], Tensor]:
-    return agreement.class_maps(found, data)
+    return agreement.class_maps(found, data, LAYER)
 
 
 # --- networks ---------------------------------------------------------------------------------------------
@@ -116,18 +119,18 @@ def test_agreement_is_a_mean_over_maps_that_exist(data) -> None:
     half[:2] = 0
     made = {(name, kind): ones for kind in agreement.KINDS for name in ("teacher", "kd")}
     made["kd", "gxa"] = half
-    rows = rows_by_name(agreement.agreement_table(made, data), 2)
+    rows = rows_by_name(agreement.agreement_table(made, data, LAYER), 2)
     gxa = rows[agreement.KINDS["gxa"], "KD"]
     assert gxa["cosine with the teacher's map"] == f"{math.sqrt(0.5):.3f}"
     assert (gxa["student's maps that are zero"], gxa["teacher's maps that are zero"]) == ("25.0%", "0.0%")
     assert rows["Grad-CAM", "KD"]["with the teacher's map of another image of the class"] == "1.000"
     made["teacher", "gradcam"] = 0 * ones
-    rows = rows_by_name(agreement.agreement_table(made, data), 2)
+    rows = rows_by_name(agreement.agreement_table(made, data, LAYER), 2)
     assert rows["Grad-CAM", "KD"]["cosine with the teacher's map"] == "", "nothing to compare"
 
 
 def test_the_control_is_the_map_of_another_image(maps, data) -> None:
-    rows = rows_by_name(agreement.agreement_table(maps, data), 2)
+    rows = rows_by_name(agreement.agreement_table(maps, data, LAYER), 2)
     assert len(rows) == 6, "three kinds, two students"
     own, guide = (maps[name, "gxa"] for name in ("lrp_cosine", "teacher"))
     other = guide[[4, 5, 6, 7, 0, 1, 2, 3]]  # classes repeat every fourth slice
@@ -137,11 +140,52 @@ def test_the_control_is_the_map_of_another_image(maps, data) -> None:
     assert float(told) == pytest.approx(float(wanted), abs=6e-4)
 
 
+@pytest.mark.parametrize("layer", ["s32", "s16"])
+def test_maps_are_read_where_the_page_says(found, data, layer) -> None:
+    student, labels = found["lrp_cosine"], torch.from_numpy(data.labels)
+    maps = agreement.class_maps(found, data, layer)
+    assert torch.allclose(maps["lrp_cosine", "gradcam"], grad_cam(student, pixels(data), layer, labels))
+    shown = (
+        agreement.agreement_table(maps, data, layer), agreement.tumour_table(maps, data, layer),
+        agreement.maps_figure(found, agreement.one_of_each_plane(found, layer, 20), "gradcam", layer),
+    )  # fmt: skip
+    assert all(f"aps at {layer} o" in output.data for output in shown)
+    assert f"phantom, {layer}, double" in agreement.algebra_table(found, data, layer).data
+
+
+def test_all_kinds_are_one_map_at_the_last_layer_of_a_global_average(found, data) -> None:
+    """No convolution lies behind it: propagation too gives what gradient times activation gives, up to its epsilon."""
+    maps = agreement.class_maps(found, data, "s32")
+    own = maps["lrp_cosine", "gradcam"]
+    for kind in ("gxa", "lrp"):
+        torch.testing.assert_close(maps["lrp_cosine", kind], own, rtol=1e-3, atol=1e-3 * float(own.max()))
+        assert not torch.allclose(maps["teacher", kind], maps["teacher", "gradcam"], rtol=0.1)
+
+
+@pytest.mark.parametrize("scale", SIZES)
+def test_the_map_of_a_scale_is_as_coarse_as_told(scale) -> None:
+    size = SIZES[scale]
+    with torch.no_grad():
+        made = create_model("mobilenetv2", 4, width=0.35, depth=11, head="gap", dropout=0.0)
+        shape = made.maps(torch.zeros(2, 1, size.side, size.side))[size.layers].shape
+    told = agreement.coarseness(scale).data
+    assert f"at {size.layers}. At {size.side} px these have {shape[2]} x {shape[3]} positions" in told
+    assert f"{size.side // shape[2]} x {size.side // shape[3]} pixels." in told
+    assert ("corner" in told) == (shape[2] == 2)
+
+
+def test_the_peak_of_four_positions_fills_a_corner(found) -> None:
+    heat = grad_cam(found["teacher"], pixels(load_dataset("phantom", "test").take(range(12))), "s32", "predicted")
+    for one in heat[heat.amax((1, 2)) > 0]:
+        down, right = np.unravel_index(int(one.argmax()), one.shape)
+        assert min(down, 63 - down) < 16 and min(right, 63 - right) < 16
+
+
 # --- tumours ----------------------------------------------------------------------------------------------
 
 
 def test_pointing_leaves_out_the_images_without_tumour(maps, data) -> None:
-    output = agreement.tumour_table(maps, data)
+    output = agreement.tumour_table(maps, data, LAYER)
     rows = rows_by_name(output, 2)
     there = data.labels != data.classes.index("notumor")
     wanted = localisation(maps["teacher", "lrp"][there], torch.from_numpy(data.masks[there]))
@@ -154,20 +198,20 @@ def test_pointing_leaves_out_the_images_without_tumour(maps, data) -> None:
 
 def test_a_perfect_map_points_at_the_tumour(data) -> None:
     perfect = {("teacher", "gradcam"): torch.from_numpy(data.masks).float()}
-    row = rows_by_name(agreement.tumour_table(perfect, data))["Grad-CAM"]
+    row = rows_by_name(agreement.tumour_table(perfect, data, LAYER))["Grad-CAM"]
     assert (row["peak in the tumour"], row["share of the map in it"]) == ("100.0%", "100.0%")
 
 
 def test_a_set_without_masks_is_refused(maps) -> None:
     with pytest.raises(ValueError, match="digits has no tumour masks: take the phantom"):
-        agreement.tumour_table(maps, load_dataset("digits", "test"))
+        agreement.tumour_table(maps, load_dataset("digits", "test"), LAYER)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------
 
 
 def test_one_slice_of_each_plane_with_a_tumour_and_maps(found) -> None:
-    chosen = agreement.one_of_each_plane(found, 40)
+    chosen = agreement.one_of_each_plane(found, LAYER, 40)
     data = load_dataset("phantom", "test").take(range(40))
     planes, tumour = planes_of(data.indices, PHANTOM["test"][1]), data.masks.any(axis=(1, 2))
     alive = tumour & np.all([grad_cam(own, pixels(data), "s16").amax((1, 2)) > 0 for own in found.values()], axis=0)
@@ -176,14 +220,14 @@ def test_one_slice_of_each_plane_with_a_tumour_and_maps(found) -> None:
         usual = [i for i in range(40) if planes[i] == plane and tumour[i]]
         wanted = [i for i in usual if alive[i]] or usual
         assert data.indices[wanted[0]] == index
-    assert planes_of(agreement.one_of_each_plane({}, 40).indices, PHANTOM["test"][1]).tolist() == [0, 1, 2]
+    assert planes_of(agreement.one_of_each_plane({}, LAYER, 40).indices, PHANTOM["test"][1]).tolist() == [0, 1, 2]
 
 
 def test_pictures_say_prediction_and_peak(found) -> None:
     from PIL import Image
 
-    chosen = agreement.one_of_each_plane(found, 40)
-    output = agreement.maps_figure(found, chosen, "gxa")
+    chosen = agreement.one_of_each_plane(found, LAYER, 40)
+    output = agreement.maps_figure(found, chosen, "gxa", LAYER)
     drawn = re.findall(r'<img class="only-(\w+)" alt="([^"]+)" src="data:image/png;base64,([^"]+)">', output.data)
     assert [theme for theme, _, _ in drawn] == ["light", "dark"]
     assert all(np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))[..., 3].any() for _, _, png in drawn)
@@ -195,6 +239,7 @@ def test_pictures_say_prediction_and_peak(found) -> None:
         peak = np.unravel_index(int(heat[line].argmax()), (64, 64))
         where = "in" if chosen.masks[line][peak] else "outside"
         where = f"peak {where} the tumour" if heat[line].any() else "map is zero"
+        assert "maps at s16 over" in alt
         told = f"{plane} slice with {chosen.classes[chosen.labels[line]]}: teacher sees {seen}, {where}; LRP + cosine"
         assert told in alt
 
@@ -204,12 +249,13 @@ def test_pictures_say_prediction_and_peak(found) -> None:
 
 def test_the_maps_coincide_at_the_last_layer_of_a_global_average_alone(found, data) -> None:
     rows = rows_by_name(agreement.identity_table(found, data))
-    assert float(rows["LRP + cosine"]["at s32"]) < 1e-12 < 0.01 < float(rows["teacher"]["at s32"])
-    assert float(rows["LRP + cosine"]["at s16"]) > 0.01
+    student, teacher = rows["LRP + cosine (global average)"], rows["teacher (flatten)"]
+    last, before = agreement.LAYERS["s32"], agreement.LAYERS["s16"]
+    assert student[last] == "below 1e-12" and float(teacher[last]) > 0.01 and float(student[before]) > 0.01
 
 
 def test_cosine_is_half_of_the_squared_distance(found, data) -> None:
-    rows = rows_by_name(agreement.algebra_table(found, data))
+    rows = rows_by_name(agreement.algebra_table(found, data, LAYER))
     assert len(rows) == 3
     for row in rows.values():
         assert float(row["half of the squared L2 distance"]) == pytest.approx(float(row["1 - cosine"]), abs=2e-9)
@@ -249,9 +295,21 @@ def test_the_distance_of_unit_maps_is_twice_the_cosine_gradient_included() -> No
 
 def test_without_weights_a_sentence_takes_their_place(data) -> None:
     shown = [
-        agreement.agreement_table({}, data), agreement.tumour_table({}, data), agreement.maps_figure({}, data, "gxa"),
-        agreement.identity_table({}, data), agreement.algebra_table({}, data),
+        agreement.agreement_table({}, data, LAYER), agreement.tumour_table({}, data, LAYER),
+        agreement.maps_figure({}, data, "gxa", LAYER), agreement.identity_table({}, data),
+        agreement.algebra_table({}, data, LAYER),
     ]  # fmt: skip
     assert {output.data for output in shown} == {
         "<p>The weights of teacher and students are not here, so their maps cannot be made.</p>"
     }
+
+
+def test_without_images_a_sentence_says_why(found) -> None:
+    assert agreement.class_maps(found, None, LAYER) == {}
+    shown = [
+        agreement.agreement_table({}, None, LAYER), agreement.tumour_table({}, None, LAYER),
+        agreement.maps_figure(found, None, "gxa", LAYER), agreement.identity_table(found, None),
+        agreement.algebra_table(found, None, LAYER),
+    ]  # fmt: skip
+    (told,) = {output.data for output in shown}
+    assert "smoke runs alone" in told and "keep neither networks nor maps" in told

@@ -18,6 +18,7 @@ from efflib.data.phantom import planes_of
 from efflib.explain import localisation
 from efflib.papers.distillation import work_of
 from efflib.papers.diswot import arms, chapter_page
+from efflib.papers.diswot.agreement import LAYERS, identity_table
 from efflib.papers.diswot.scores import Scored
 from efflib.papers.diswot.space import build
 from efflib.training import seeded
@@ -157,11 +158,11 @@ def test_both_maps_of_the_student_are_one_at_the_last_layer_alone(seen: chapter_
 
 
 def test_the_identity_table_tells_the_heads_apart(networks: dict[str, nn.Module]) -> None:
-    teacher, student = rows_of(chapter_page.identity_table(networks, per_class=1))
+    teacher, student = rows_of(identity_table(networks, chapter_page.tumours(1)))
     assert (teacher["network"], student["network"]) == ("teacher (flatten)", "student (global average)")
-    assert student[chapter_page.LAYERS["s32"]] == "below 1e-12"
-    assert float(teacher[chapter_page.LAYERS["s32"]]) > 0.01
-    assert float(student[chapter_page.LAYERS["s16"]]) > 0.01
+    assert student[LAYERS["s32"]] == "below 1e-12"
+    assert float(teacher[LAYERS["s32"]]) > 0.01
+    assert float(student[LAYERS["s16"]]) > 0.01
 
 
 def test_localisation_rows_are_those_of_the_maps(seen: chapter_page.Explained) -> None:
@@ -186,7 +187,7 @@ def test_an_empty_map_is_counted() -> None:
 
 def test_the_words_name_the_map_that_points_best() -> None:
     rows = [
-        {"network": "student", "map of": chapter_page.LAYERS[layer], "made by": chapter_page.KINDS[kind]}
+        {"network": "student", "map of": LAYERS[layer], "made by": chapter_page.MADE_BY[kind]}
         | {"peak in the tumour": 0.9 if (layer, kind) == ("s16", "gradcam") else 0.25, "area of the tumour": 0.034}
         for layer, kind in chapter_page.MAPS
     ]
@@ -253,8 +254,11 @@ def test_orders_and_ranks_follow_the_draws() -> None:
     assert "`a` in 1, `b` in 1, `c` in 1. 3 different orders of 3 students" in told
 
 
-def test_live_scores_are_of_the_smoke_students_and_below_the_bound() -> None:
+def test_live_scores_are_of_the_smoke_students_and_below_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(chapter_page, "load_dataset", lambda *names: asked.append(names) or load_dataset(*names))
     found = chapter_page.scored(0, draws=2, batch=4)
+    assert asked == [("phantom", "train")], "scores choose a student: test slices are not for that"
     assert list(found) == [member.name for member in arms.SIZES["smoke"].students]
     for each in found.values():
         assert len(each.draws) == 2
@@ -286,7 +290,7 @@ def test_the_cost_of_maps_grows_with_what_lies_behind_them() -> None:
     assert kd.modules == 0
     assert rows["KD"]["against cross-entropy"] == f"{kd.step / (3 * kd.student):.2f}"
     assert rows["cross-entropy"]["against cross-entropy"] == "1.00"
-    last, before = (rows[f"DisWOT+, {chapter_page.LAYERS[layer]}"] for layer in ("s32", "s16"))
+    last, before = (rows[f"DisWOT+, {LAYERS[layer]}"] for layer in ("s32", "s16"))
     assert 0 < float(last["maps"]) < 0.2 * float(before["maps"])
     work = chapter_page.step_work("s16", "tiny")
     assert before["step"] == f"{(3 * work.student + work.teacher + 3 * work.modules) / 1e9:.2f}"

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from diswot_results import Fake, decided, verdict
+from made_records import recorded
 from scipy.stats import kendalltau
 
 from efflib.papers.diswot import arms, claims
 from efflib.papers.diswot.rivals import parameters
 from efflib.papers.diswot.space import ROLES, STUDENTS, TEACHER
 from efflib.papers.diswot.tables import class_report, mean_score, tables, whole_megabytes
-from efflib.report.verdict import (
-    CONTRADICTED,
-    NOT_RUN,
-    SCALES,
-    SUPPORTED,
-    UNDETERMINED,
-    ClaimVerdict,
-    claim_verdict,
-)
+from efflib.report.tables import OURS, compare
+from efflib.report.verdict import CONTRADICTED, NOT_RUN, REPRODUCED, SCALES, SUPPORTED, UNDETERMINED
+from efflib.trials import Entry, Results
 from efflib.trials.recipes import Context, get_recipe
 from efflib.trials.trial import Trial, with_parents
 
@@ -39,7 +34,7 @@ def entries(name: str, scale: str, seeds: Any = 1, **choices: Any) -> list[tuple
 def test_the_paper_grid_holds_every_printed_cell_that_is_not_quoted(name):
     cells = [cell for cell, _, _ in entries(name, "paper")]
     for printed in tables[name].printed.numbers:
-        quoted = printed.keys.get("model") in ("tiny_cnn", "mobilenet") or "bound" in printed.keys
+        quoted = printed.keys.get("model") in ("tiny_cnn", "mobilenet") or "loss" in printed.keys
         assert (printed.keys in cells) != quoted
 
 
@@ -122,43 +117,30 @@ def test_sizes_are_compared_as_they_are_printed():
     assert shown["megabytes"] == pytest.approx(73.391888)
 
 
+def test_a_printed_total_gets_no_verdict():
+    """Figure 3.6 appears to plot totals; ours is the cross-entropy, which is the total of training alone."""
+    table = tables["fig3_6_loss"]
+    assert {(c.keys["method"], c.keys.get("loss")) for c in table.printed.cells} == {
+        ("baseline", None), ("kd", "total"), ("gradcam_l2", "total"),
+    }  # fmt: skip
+    made = []
+    for cell, seed, trial in table.entries("paper", 3):
+        metrics = {"followed": {str(cell.get("epochs")): {"cross_entropy": 0.41}}}
+        made.append(Entry(cell, seed, trial, recorded(trial, metrics, variant="official"), view=table.view))
+    rows = compare(table, Results(table, "paper", made)).rows
+    verdicts = {(row.keys["method"], row.keys.get("loss")): row.verdict for row in rows if row.keys.get("epochs") == 10}
+    assert verdicts.pop(("baseline", None)) == REPRODUCED
+    assert verdicts == {
+        ("kd", "total"): NOT_RUN, ("gradcam_l2", "total"): NOT_RUN, ("kd", None): OURS, ("gradcam_l2", None): OURS,
+    }  # fmt: skip
+
+
+def test_the_scores_column_says_at_which_size_each_scale_scores():
+    (note,) = tables["table3_3_score"].notes
+    assert "tiny 64 px, 2 x 2; small 128 px, 4 x 4; paper 224 px, 7 x 7" in note
+
+
 # --- claims -----------------------------------------------------------------------------------------------
-
-
-class Fake:
-    """Results made up: (name, method, epochs, metric) -> one value, the same spread around it for each seed."""
-
-    def __init__(
-        self, values: dict[tuple, float], scores: dict[str, float] | None = None, scale: str = "paper", seeds: int = 3
-    ):
-        self.values, self.scores, self.scale, self.seeds = values, scores, scale, seeds
-
-    def samples(self, metric: str = "last", **cell: Any) -> dict[int, float]:
-        name = cell.get("student") or cell.get("model")
-        key = (name, cell.get("method"), cell.get("epochs"), cell.get("class") or metric)
-        return {s: self.values[key] + 0.01 * s for s in range(self.seeds)} if key in self.values else {}
-
-    def matching(self, **cell: Any) -> list[Any]:
-        assert cell == {"method": "score"}
-        if not self.scores:
-            return []
-        # Either series of draws alone has another order; their mean is the given score.
-        by_series = [
-            {name: [value + sign * 20 * number] for number, (name, value) in enumerate(self.scores.items())}
-            for sign in (-1, 1)
-        ]
-        return [
-            SimpleNamespace(seed=seed, metrics={"scores": {"thesis": drawn}}) for seed, drawn in enumerate(by_series)
-        ]
-
-
-def decided(name: str, letter: str, results: Fake) -> ClaimVerdict:
-    (claim,) = [each for each in tables[name].claims if each.id.endswith(f".{letter}")]
-    return claim_verdict(claim.comparisons(results), results.scale, claim.minimum_scale)
-
-
-def verdict(name: str, letter: str, results: Fake) -> str:
-    return decided(name, letter, results).verdict
 
 
 def space(scores: dict[str, float], accuracies: dict[str, float]) -> Fake:

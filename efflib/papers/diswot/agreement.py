@@ -1,5 +1,7 @@
 """What the page of table 3.5 shows of maps and distances: do teacher and student look at the same place, and is it the
 tumour; where Grad-CAM and gradient times activation coincide; what cosine and L2 differ in.
+
+Boards take no images (None) where a page has none to show: then a sentence says so.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from IPython.display import HTML
+from IPython.display import HTML, Markdown
 from torch import Tensor, nn
 
 from efflib.data import NORMALISATION, ImageSet, load_dataset
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
 
 Maps = dict[tuple[str, str], Tensor]  # name of a network, kind of map -> (N, H, W)
 
-LAYERS = ("s32", "s16")  # the last map, and the one before the last stride
-LAYER = "s16"  # the map that the semantic terms read below 160 px
+# Where a map is read -> words for tables.
+LAYERS = {"s32": "last map (s32)", "s16": "map before the last stride (s16)", "input": "pixels"}
 KINDS = {
     "gradcam": "Grad-CAM",
     "gxa": 'gradient x activation (the thesis\'s "LRP")',
@@ -73,9 +75,7 @@ def networks(results: Results, store: Store) -> dict[str, nn.Module]:
     return found
 
 
-def maps_of(
-    network: nn.Module, images: Tensor, kind: str, target: Tensor | str = "predicted", layer: str = LAYER
-) -> Tensor:
+def maps_of(network: nn.Module, images: Tensor, kind: str, target: Tensor | str, layer: str) -> Tensor:
     """Positive evidence for a class at a layer, upsampled bilinearly to the images.
 
     Args:
@@ -91,6 +91,20 @@ def maps_of(
     if kind == "gradcam":
         return grad_cam(network, images, layer, target)  # type: ignore[arg-type]
     return relevance(network, images, layer, target, "composite" if kind == "lrp" else kind)  # type: ignore[arg-type]
+
+
+def coarseness(scale: str) -> Markdown:
+    """How coarse the maps are that a scale's losses read, in a sentence."""
+    size = SIZES[scale]
+    stride = int(size.layers.removeprefix("s"))
+    positions = size.side // stride
+    told = (
+        f"The losses of scale `{scale}` read maps at {size.layers}. At {size.side} px these have {positions} x "
+        f"{positions} positions, whichever method draws them: one position covers {stride} x {stride} pixels."
+    )
+    if positions == 2:
+        told += " Enlarged, the largest of four positions fills a corner of the image: such a map can hardly point."
+    return Markdown(told)
 
 
 def _pixels(data: ImageSet) -> Tensor:
@@ -124,26 +138,30 @@ def another_of_class(labels: Tensor) -> Tensor:
     return other
 
 
-def class_maps(found: Mapping[str, nn.Module], data: ImageSet) -> Maps:
-    """Maps of the true classes: name of the network, kind -> (N, H, W).
+def class_maps(found: Mapping[str, nn.Module], data: ImageSet | None, layer: str) -> Maps:
+    """Maps of the true classes: name of the network, kind -> (N, H, W); none without images.
 
     Args:
         found: of `networks`.
         data: N images.
+        layer: where the maps are read; `Size.layers` is where the losses of a scale read them.
     """
+    if data is None:
+        return {}
     images, labels = _pixels(data), labels_of(data)
-    return {(name, kind): maps_of(found[name], images, kind, labels) for kind in KINDS for name in found}
+    return {(name, kind): maps_of(found[name], images, kind, labels, layer) for kind in KINDS for name in found}
 
 
-def agreement_table(maps: Maps, data: ImageSet) -> HTML:
+def agreement_table(maps: Maps, data: ImageSet | None, layer: str) -> HTML:
     """Mean cosine of the teacher's and each student's maps, beside what two images of a class give.
 
     Args:
         maps: of `class_maps`.
         data: the images that they belong to.
+        layer: where they were read.
     """
-    if (TEACHER, "gradcam") not in maps:
-        return _nothing()
+    if data is None or (TEACHER, "gradcam") not in maps:
+        return _nothing(data)
     other = another_of_class(labels_of(data))
     rows = []
     for (name, kind), own in maps.items():
@@ -160,7 +178,7 @@ def agreement_table(maps: Maps, data: ImageSet) -> HTML:
                 }
             )
     caption = (
-        f"Agreement of maps at {LAYER} of the true class, mean over those of {len(data)} images of {data.name} "
+        f"Agreement of maps at {layer} of the true class, mean over those of {len(data)} images of {data.name} "
         f"({data.split}) for which neither map is zero"
     )
     return HTML(html_table(rows, caption, "diswot-table3_5-agreement"))
@@ -178,18 +196,19 @@ def _zero(maps: Tensor) -> float:
 # --- is it the tumour? ------------------------------------------------------------------------------------
 
 
-def tumour_table(maps: Maps, data: ImageSet) -> HTML:
+def tumour_table(maps: Maps, data: ImageSet | None, layer: str) -> HTML:
     """Pointing game and share of the map inside the tumour, of every network and kind of map.
 
     Args:
         maps: of `class_maps`.
         data: the images that they belong to, with masks; those without tumour are left out.
+        layer: where the maps were read.
 
     Raises:
         ValueError: a set whose tumours are not known.
     """
-    if not maps:
-        return _nothing()
+    if data is None or not maps:
+        return _nothing(data)
     if data.masks is None:
         raise ValueError(f"{data.name} has no tumour masks: take the phantom, whose tumours are known")
     tumours = torch.from_numpy(np.asarray(data.masks))
@@ -208,7 +227,7 @@ def tumour_table(maps: Maps, data: ImageSet) -> HTML:
     area = f"{measured['area']:.1%}"
     rows.append({"map": "guessing", "network": "", "peak in the tumour": area, "share of the map in it": area})
     caption = (
-        f"Maps at {LAYER} of the true class on {int(there.sum())} images of {data.name} ({data.split}) with a tumour. "
+        f"Maps at {layer} of the true class on {int(there.sum())} images of {data.name} ({data.split}) with a tumour. "
         "A map that is zero points by chance, and has no share"
     )
     return HTML(html_table(rows, caption, "diswot-table3_5-tumour"))
@@ -217,13 +236,14 @@ def tumour_table(maps: Maps, data: ImageSet) -> HTML:
 # --- pictures ---------------------------------------------------------------------------------------------
 
 
-def one_of_each_plane(found: Mapping[str, nn.Module], slices: int = 120) -> ImageSet:
+def one_of_each_plane(found: Mapping[str, nn.Module], layer: str, slices: int = 120) -> ImageSet:
     """Test slices of the phantom, one per plane: the first with a tumour and no zero Grad-CAM map in a network shown.
 
     Where there is no such slice, the first with a tumour.
 
     Args:
         found: of `networks`.
+        layer: where the maps are read.
         slices: among so many first ones.
     """
     data = load_dataset("phantom", "test").take(range(slices))
@@ -232,7 +252,7 @@ def one_of_each_plane(found: Mapping[str, nn.Module], slices: int = 120) -> Imag
     alive = np.ones(len(data), dtype=bool)
     for name in SHOWN:
         if name in found:
-            maps = maps_of(found[name], _pixels(data), "gradcam")
+            maps = maps_of(found[name], _pixels(data), "gradcam", "predicted", layer)
             alive &= (maps != 0).flatten(1).any(dim=1).numpy()
     chosen = []
     for plane in range(len(PLANES)):
@@ -241,19 +261,20 @@ def one_of_each_plane(found: Mapping[str, nn.Module], slices: int = 120) -> Imag
     return data.take(chosen)
 
 
-def maps_figure(found: Mapping[str, nn.Module], data: ImageSet, kind: str) -> HTML:
+def maps_figure(found: Mapping[str, nn.Module], data: ImageSet | None, kind: str, layer: str) -> HTML:
     """Figures 3.8 and 3.9: a slice per row, then the teacher's and two students' maps of their own prediction over it.
 
     Args:
         found: of `networks`.
         data: of `one_of_each_plane`.
         kind: a key of `KINDS`.
+        layer: where the maps are read.
     """
     shown = [name for name in SHOWN if name in found]
-    if not shown:
-        return _nothing()
+    if data is None or not shown:
+        return _nothing(data)
     images, planes = _pixels(data), planes_of(data.indices, PHANTOM["test"][1])
-    heat = {name: maps_of(found[name], images, kind).numpy() for name in shown}
+    heat = {name: maps_of(found[name], images, kind, "predicted", layer).numpy() for name in shown}
     with torch.no_grad():
         predicted = {name: found[name](images).argmax(dim=1).tolist() for name in shown}
     masks = np.asarray(data.masks)
@@ -275,11 +296,13 @@ def maps_figure(found: Mapping[str, nn.Module], data: ImageSet, kind: str) -> HT
         for axes, title in zip(panels[0], ["slice", *map(_named, shown)], strict=True):
             axes.set_title(title, fontsize="small")
 
-    return themed(draw, (2.1 * (1 + len(shown)), 2.15 * len(data) + 0.3), _told(data, kind, heat, predicted, planes))
+    alt = f"{KINDS[kind]} maps at {layer} over slices of the phantom, the tumour outlined. "
+    alt += _told(data, heat, predicted, planes)
+    return themed(draw, (2.1 * (1 + len(shown)), 2.15 * len(data) + 0.3), alt)
 
 
 def _told(
-    data: ImageSet, kind: str, heat: Mapping[str, np.ndarray], predicted: Mapping[str, list[int]], planes: np.ndarray
+    data: ImageSet, heat: Mapping[str, np.ndarray], predicted: Mapping[str, list[int]], planes: np.ndarray
 ) -> str:
     """What the pictures show, in words: prediction, and where the peak of each map is."""
     masks, lines = np.asarray(data.masks), []
@@ -291,46 +314,58 @@ def _told(
             where = f"peak {where}" if maps[line].any() else "map is zero"
             parts.append(f"{_named(name)} sees {data.classes[predicted[name][line]]}, {where}")
         lines.append(f"{PLANES[planes[line]]} slice with {data.classes[label]}: {'; '.join(parts)}")
-    return f"{KINDS[kind]} maps at {LAYER} over slices of the phantom, the tumour outlined. " + ". ".join(lines)
+    return ". ".join(lines)
 
 
 # --- the identity of section 2.3 --------------------------------------------------------------------------
 
 
-def identity_table(found: Mapping[str, nn.Module], data: ImageSet) -> HTML:
+def identity_table(
+    found: Mapping[str, nn.Module], data: ImageSet | None, table_id: str = "diswot-table3_5-identity"
+) -> HTML:
     """How far Grad-CAM and the thesis's "LRP" are apart in each network, at the last map and at the one before.
 
     Args:
-        found: of `networks`.
+        found: of `networks`, or others by name.
         data: images; some are enough.
+        table_id: of the table on its page.
     """
-    if not found:
-        return _nothing()
-    rows = [
-        {
-            "network": _named(name),
-            **{f"at {layer}": f"{apart(network, _pixels(data), labels_of(data), layer):.1e}" for layer in LAYERS},
-        }
-        for name, network in found.items()
-    ]
-    caption = f"Largest difference of the two maps, relative to the largest Grad-CAM value; {len(data)} images, double "
-    return HTML(html_table(rows, caption + "precision", "diswot-table3_5-identity"))
+    if data is None or not found:
+        return _nothing(data)
+    images, labels = _pixels(data), labels_of(data)
+    rows = []
+    for name, network in found.items():
+        gaps = {LAYERS[layer]: apart(network, images, labels, layer) for layer in ("s32", "s16")}
+        # Below 1e-12 the digits are rounding, which differs between machines.
+        shown = {layer: "below 1e-12" if gap < 1e-12 else f"{gap:.2g}" for layer, gap in gaps.items()}
+        rows.append({"network": f"{_named(name)} ({_head(network)})", **shown})
+    caption = (
+        "Grad-CAM against gradient x activation, as trained, double precision: largest difference over the largest "
+        f"Grad-CAM value, {len(data)} images"
+    )
+    return HTML(html_table(rows, caption, table_id))
+
+
+def _head(network: nn.Module) -> str:
+    """How the last map becomes a vector."""
+    return "global average" if any(isinstance(m, nn.AdaptiveAvgPool2d) for m in network.modules()) else "flatten"
 
 
 # --- the algebra of section 2.4 ---------------------------------------------------------------------------
 
 
-def algebra_table(found: Mapping[str, nn.Module], data: ImageSet) -> HTML:
+def algebra_table(found: Mapping[str, nn.Module], data: ImageSet | None, layer: str) -> HTML:
     """L2 of unit vectors against cosine, for the terms of this page's student and teacher on one batch.
 
     Args:
         found: of `networks`.
         data: one batch.
+        layer: of features and maps.
     """
     students = [name for name in found if name != TEACHER]
-    if TEACHER not in found or not students:
-        return _nothing()
-    (features, maps), (of_teacher, guides) = (_seen(found[name], data) for name in (students[0], TEACHER))
+    if data is None or TEACHER not in found or not students:
+        return _nothing(data)
+    (features, maps), (of_teacher, guides) = (_seen(found[name], data, layer) for name in (students[0], TEACHER))
     l2 = {
         "relation: similarities of features": relation_loss(features, of_teacher, "fro") ** 2,
         "semantic: similarities of maps": semantic_loss(maps, guides, "gram", "fro") ** 2,
@@ -350,13 +385,13 @@ def algebra_table(found: Mapping[str, nn.Module], data: ImageSet) -> HTML:
         }
         for (term, squared), other in zip(l2.items(), cosine, strict=True)
     ]
-    caption = f"{_named(students[0])} and its teacher on a batch of {len(data)} images of {data.name}, {LAYER}, "
+    caption = f"{_named(students[0])} and its teacher on a batch of {len(data)} images of {data.name}, {layer}, "
     return HTML(html_table(rows, caption + "double precision", "diswot-table3_5-algebra"))
 
 
-def _seen(network: nn.Module, data: ImageSet) -> tuple[Tensor, Tensor]:
+def _seen(network: nn.Module, data: ImageSet, layer: str) -> tuple[Tensor, Tensor]:
     """Features and Grad-CAM maps of the true class at the layer, double precision."""
-    features, logits = in_double(network, _pixels(data), LAYER)
+    features, logits = in_double(network, _pixels(data), layer)
     return features.detach(), class_map(features, logits, labels_of(data)).detach()
 
 
@@ -400,5 +435,11 @@ def gradient_length(target: Tensor, noise: Tensor, step: float, structure: str, 
     return float(gradient.norm())
 
 
-def _nothing() -> HTML:
+def _nothing(data: ImageSet | None) -> HTML:
+    """Why a board is empty: pages give it images for smoke runs alone."""
+    if data is None:
+        return sentence(
+            "Measured for smoke runs alone, on the phantom: the records of runs on real images keep neither networks "
+            "nor maps."
+        )
     return sentence("The weights of teacher and students are not here, so their maps cannot be made.")

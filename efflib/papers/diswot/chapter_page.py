@@ -22,10 +22,9 @@ from efflib.models import count_parameters
 from efflib.papers.baselines import new_model
 from efflib.papers.distillation import Work, work_of
 from efflib.papers.diswot import arms
-from efflib.papers.diswot.agreement import maps_of
+from efflib.papers.diswot.agreement import LAYERS, maps_of
 from efflib.papers.diswot.audit import load
 from efflib.papers.diswot.claims import CLASSES
-from efflib.papers.diswot.identity import apart
 from efflib.papers.diswot.scores import Scored, score_space
 from efflib.papers.diswot.tables import tables
 from efflib.papers.features import labels_of, pixels_of
@@ -46,9 +45,7 @@ PAGES = ("table3_3", "table3_4", "table3_5", "table3_6", "table3_7", "table3_8")
 ENLARGED = 4  # phantom pixels are drawn so large that the tumour's outline stays thin
 OUTLINE = (255, 160, 0)
 GXA = "gxa"  # the thesis's "LRP"
-# Where a map is read and how it is made -> words for tables.
-LAYERS = {"s32": "last map (s32)", "s16": "map before the last stride (s16)", "input": "pixels"}
-KINDS = {"gradcam": "Grad-CAM", GXA: "gradient x activation", "lrp": "LRP"}
+MADE_BY = {"gradcam": "Grad-CAM", GXA: "gradient x activation", "lrp": "LRP"}  # kind of map -> words for tables
 MAPS = (
     ("s32", "gradcam"), ("s32", GXA), ("s16", "gradcam"), ("s16", GXA), ("s16", "lrp"), ("input", GXA),
     ("input", "lrp"),
@@ -313,7 +310,7 @@ def maps_strip(seen: Explained) -> Any:
             lines.append(f"{data.classes[data.labels[n]]},\n{name}")
     columns = ("slice", *(f"{_SHORT[kind]}\n{layer}" for layer, kind in DRAWN))
     alt = "Slices of the phantom with the tumour outlined, a row per slice and network; maps of the true class: "
-    return image_grid(rows, columns, lines, alt + ", ".join(f"{KINDS[kind]} at {LAYERS[at]}" for at, kind in DRAWN))
+    return image_grid(rows, columns, lines, alt + ", ".join(f"{MADE_BY[kind]} at {LAYERS[at]}" for at, kind in DRAWN))
 
 
 _SHORT = {"gradcam": "Grad-CAM", GXA: "grad. x act.", "lrp": "LRP"}
@@ -322,30 +319,6 @@ _SHORT = {"gradcam": "Grad-CAM", GXA: "grad. x act.", "lrp": "LRP"}
 def scaled(heat: np.ndarray) -> np.ndarray:
     """A map over its largest value; all zeros stay zeros."""
     return heat / max(float(heat.max()), float(np.finfo(heat.dtype).tiny))
-
-
-# --- the identity -----------------------------------------------------------------------------------------
-
-
-def identity_table(found: Networks, per_class: int = 4) -> HTML:
-    """Table: the difference of Grad-CAM and gradient times activation, per network and layer."""
-    data, rows = tumours(per_class), []
-    images, labels = pixels_of(data, *NORMALISATION[data.name]), labels_of(data)
-    for name, network in found.items():
-        gaps = {LAYERS[layer]: apart(network, images, labels, layer) for layer in ("s32", "s16")}
-        # Below 1e-12 the digits are rounding, which differs between machines.
-        shown = {layer: "below 1e-12" if gap < 1e-12 else f"{gap:.2g}" for layer, gap in gaps.items()}
-        rows.append({"network": f"{name} ({_head(network)})", **shown})
-    caption = (
-        "Grad-CAM against gradient x activation, as trained, double precision: largest difference over the largest "
-        "Grad-CAM value"
-    )
-    return HTML(html_table(rows, caption, "diswot-chapter-identity"))
-
-
-def _head(network: nn.Module) -> str:
-    """How the last map becomes a vector."""
-    return "global average" if any(isinstance(m, nn.AdaptiveAvgPool2d) for m in network.modules()) else "flatten"
 
 
 # --- where the maps point ---------------------------------------------------------------------------------
@@ -362,7 +335,7 @@ def localisation_rows(seen: Explained) -> list[dict[str, Any]]:
                 {
                     "network": name,
                     "map of": LAYERS[layer],
-                    "made by": KINDS[kind],
+                    "made by": MADE_BY[kind],
                     "peak in the tumour": measured["pointing"],
                     "share inside": measured["inside"],
                     "ranking (AUC)": measured["auc"],
@@ -388,7 +361,7 @@ def localisation_words(rows: Sequence[Mapping[str, Any]]) -> Markdown:
     for name in dict.fromkeys(row["network"] for row in rows):
         own = [row for row in rows if row["network"] == name]
         best = max(own, key=lambda row: row["peak in the tumour"])
-        last = next(row for row in own if (row["map of"], row["made by"]) == (LAYERS["s32"], KINDS[GXA]))
+        last = next(row for row in own if (row["map of"], row["made by"]) == (LAYERS["s32"], MADE_BY[GXA]))
         parts.append(
             f"In the {name}, the peak lies in the tumour most often with {best['made by']} at the {_place(best)} "
             f"({best['peak in the tumour']:.0%} of the slices); with the thesis's kind, gradient x activation, at the "
@@ -445,9 +418,11 @@ def conservation_table(network: nn.Module, per_class: int = 2) -> HTML:
 
 
 def scored(seed: int, draws: int = 5, batch: int = 16) -> dict[str, Scored]:
-    """The thesis's score of the smoke students in several draws of weights and batch, on slices of the phantom."""
-    # The test slices, which this page has drawn already: nothing is trained or chosen here.
-    names, data = [member.name for member in arms.SIZES["smoke"].students], load_dataset("phantom", "test")
+    """The thesis's score of the smoke students in several draws of weights and batch of the phantom's training slices.
+
+    Scores choose a student, so that test slices are not for them.
+    """
+    names, data = [member.name for member in arms.SIZES["smoke"].students], load_dataset("phantom", "train")
     return score_space(data, names, scores=("thesis",), draws=draws, batch=batch, seed=seed)["thesis"]
 
 
@@ -468,7 +443,10 @@ def scores_table(found: Mapping[str, Scored]) -> HTML:
         means = {name: f"{np.mean(each.terms[term]):.3f}" for name, each in found.items()}
         rows.append({"draw": f"mean {term} term", **means})
     largest = next(iter(found.values())).bound
-    caption = f"Scores of untrained students on the phantom, lower is better; weights N(0, 1); bound {largest:.3f}"
+    caption = (
+        "Scores of untrained students on training slices of the phantom, lower is better; weights N(0, 1); bound "
+        f"{largest:.3f}"
+    )
     return HTML(html_table(rows, caption, "diswot-chapter-scores"))
 
 

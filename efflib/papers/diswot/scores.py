@@ -250,8 +250,9 @@ def terms(student: View, teacher: View, score: str = "thesis") -> dict[str, floa
             matrix of features, mean squared difference. "relation_only": the thesis's second term.
             "thesis_spectral": as "thesis", with spectral norms in place of the Frobenius norms. "thesis_mean_rows":
             with Gram matrices whose rows have unit length and their mean squared difference, as the official code
-            reduces. "thesis_sum_rows": with the sum of such differences, for features between channels; the reading
-            that reaches scores as large as the printed. "relation_sum_rows": its second term.
+            reduces. "thesis_sum_rows": with the sum of such differences, for features between channels. Its bound has
+            room for the printed scores; its values fall with the size of the last map, so that those of small images
+            say nothing about them. "relation_sum_rows": its second term.
 
     Raises:
         ValueError: unknown score; batches that differ.

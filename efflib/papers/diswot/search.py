@@ -1,7 +1,8 @@
 """Searching the space for the student of lowest score: exhaustively, by regularised evolution, at random.
 
-With sixteen members scoring all of them is cheaper than any search, so `exhaustive` is authoritative; evolution is here
-because the thesis names it (section 2.4.1.3), and random search because evolution needs a control of equal budget.
+With sixteen members scoring all of them costs at most a few more scores than a search and cannot miss, so `exhaustive`
+is authoritative; evolution is here because the thesis names it (section 2.4.1.3), and random search because evolution
+needs a control of equal budget.
 """
 
 from __future__ import annotations

@@ -54,7 +54,6 @@ NARROW_TEACHER = Member(0.35, 11, "flatten")  # the teacher of smoke runs, and o
 # Rows of Table 3.3 -> members. "Best" follows from its 2,257,984 backbone parameters up to the head (Table 3.6 has it);
 # "Intermediate" and "Bad" have 410,208 both, so they are w035-d17-gap and w035-d17-dsc in an order that is our guess.
 ROLES = {"Best": "w100-d17-gap", "Intermediate": "w035-d17-gap", "Bad": "w035-d17-dsc"}
-GUESSED = ("Intermediate", "Bad")
 
 
 def member(name: str) -> Member:

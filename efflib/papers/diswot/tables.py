@@ -6,13 +6,14 @@ Cells that differ in `epochs` alone share a trial (see `arms`); a table's view r
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from efflib.papers import reports
 from efflib.papers.diswot import arms, claims
 from efflib.papers.diswot.space import STUDENTS, Member
-from efflib.papers.table import Table, load_printed
+from efflib.papers.table import PrintedTable, Table, load_printed
 from efflib.trials.trial import Trial
 
 PRINTED = load_printed(Path(__file__).with_name("printed.yaml"))
@@ -167,10 +168,28 @@ def class_report(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> Mapping
     return {"class_report": values[claims.CLASSES.index(cell["class"])]}
 
 
+def last_map(side: int) -> str:
+    """Size of the networks' last map for images of one side: "7 x 7" at 224 px."""
+    return f"{side // 32} x {side // 32}"
+
+
+def _totals_marked(printed: PrintedTable) -> PrintedTable:
+    """Figure 3.6's losses with `loss: total` on those of several terms, as they appear to be plotted.
+
+    Ours is the cross-entropy of all methods: only training alone, whose loss has no other term, is comparable. A marked
+    cell is in no grid, so that it gets no verdict.
+    """
+    cells = [
+        c if c.keys["method"] == "baseline" else replace(c, keys=c.keys | {"loss": "total"}) for c in printed.cells
+    ]
+    return replace(printed, cells=tuple(cells))
+
+
 def _table(identifier: str, title: str, grid: Any, choices: Mapping[str, tuple] | None = None, **options: Any) -> Table:
     options = {"measures": ACCURACIES, "view": reports.after_epochs, "across": (), **options}
     claimed = claims.CLAIMS.get(identifier, ())
-    return Table("diswot", identifier, title, PRINTED[identifier], claimed, grid, choices or {}, **options)
+    printed = options.pop("printed", PRINTED[identifier])
+    return Table("diswot", identifier, title, printed, claimed, grid, choices or {}, **options)
 
 
 def _cost_table(identifier: str, title: str, grid: Any, metric: str, page: str, **options: Any) -> Table:
@@ -180,6 +199,11 @@ def _cost_table(identifier: str, title: str, grid: Any, metric: str, page: str, 
 _TRAINING = {"rates": arms.RATES, "augmentations": arms.AUGMENTATIONS}
 _STUDENTS, _RUNS = {"students": tuple(STUDENTS), **_TRAINING}, {"starts": arms.STARTS, **_TRAINING}
 _METHODS, _STRATEGIES = {"methods": CONFIGURATIONS["paper"], **_RUNS}, {"methods": STRATEGIES, **_RUNS}
+_SCORED_AT = (
+    "Scores depend on the size of the last map: "
+    + "; ".join(f"{name} {size.side} px, {last_map(size.side)}" for name, size in arms.SIZES.items() if name != "smoke")
+    + ", the thesis's size.",
+)
 # Columns of another unit, and figures with printed numbers, are tables of their own on their table's page.
 tables = {
     "table3_3": _table("table3_3", "Does a training-free score choose students?", _space_grid, _STUDENTS),
@@ -189,7 +213,7 @@ tables = {
     ),
     "table3_3_score": _table(
         "table3_3_score", "DisWOT scores", _scores_grid, _STUDENTS,
-        measures=("score",), view=mean_score, page="table3_3",
+        measures=("score",), view=mean_score, page="table3_3", notes=_SCORED_AT,
     ),
     "table3_3_parameters": _cost_table(
         "table3_3_parameters", "Parameters of the students", _space_costs_grid, "backbone_keras_parameters", "table3_3",
@@ -205,7 +229,7 @@ tables = {
     ),
     "fig3_6_loss": _table(
         "fig3_6_loss", "Validation loss of the three strategies", _strategies_grid, _STRATEGIES,
-        measures=("cross_entropy",), page="table3_4",
+        measures=("cross_entropy",), page="table3_4", printed=_totals_marked(PRINTED["fig3_6_loss"]),
     ),
     "fig3_7": _table(
         "fig3_7", "Training accuracy at the first and the last epoch", _strategies_grid, _STRATEGIES,

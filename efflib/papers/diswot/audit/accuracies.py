@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache
+from typing import Any
 
 from efflib.papers.diswot.audit.counting import (
     correct_images,
@@ -72,23 +74,35 @@ def sizes_that_fit(accuracies: tuple[Decimal, ...], low: int = 1000, high: int =
     return {n: sum(bool(percent_counts(value, n)) for value in accuracies) for n in range(low, high + 1)}
 
 
-def split(printed: Printed) -> Finding:
-    stated_train, stated_test = map(int, TEXT["split"].numbers)
-    (total,) = map(int, TEXT["total"].numbers)
-    accuracies = reported_accuracies(printed)
-    n = printed.test_images
-    fits = sizes_that_fit(tuple(accuracies))
-    most = max(fits.values())
-    best = [size for size, count in fits.items() if count == most]
-    rows = tuple(
+def _split_rows(accuracies: Mapping[Decimal, str], sizes: Sequence[int]) -> tuple[dict[str, Any], ...]:
+    """Every reported accuracy, as a number of images of a test set of each size."""
+    return tuple(
         {
             "accuracy, %": value,
             "first in": place.replace("_", ".").replace("table", "Table "),
-            f"of {n:,} images": next(iter(percent_counts(value, n)), None),
-            f"of {stated_test:,} images": next(iter(percent_counts(value, stated_test)), None),
+            **{f"of {n:,} images": next(iter(percent_counts(value, n)), None) for n in sizes},
         }
         for value, place in sorted(accuracies.items())
     )
+
+
+def _fitting_text(fits: Mapping[int, int], best: Sequence[int], n: int, stated: int) -> str:
+    """How many accuracies fit the published and the stated test set, and whether another size fits as many."""
+    alone = best == [n]
+    return (
+        f"{fits[n]} are whole numbers of {n:,} images, to both printed decimals, and {fits[stated] or 'none'} of "
+        f"{stated:,}; {'no other size' if alone else f'{len(best)} sizes'} between {min(fits):,} and {max(fits):,} "
+        f"{'fits as many' if alone else 'fit equally many'}. "
+    )
+
+
+def split(printed: Printed) -> Finding:
+    stated_train, stated_test = map(int, TEXT["split"].numbers)
+    (total,) = map(int, TEXT["total"].numbers)
+    accuracies, n = reported_accuracies(printed), printed.test_images
+    fits = sizes_that_fit(tuple(accuracies))
+    best = [size for size, count in fits.items() if count == max(fits.values())]
+    rows = _split_rows(accuracies, (n, stated_test))
     kd = [correct_images(printed, points(printed, "table3_4", method)) for method in ("kd", "baseline")]
     maps = [
         correct_images(printed, printed.value("table3_5", method=method, epochs=epochs))
@@ -97,12 +111,9 @@ def split(printed: Printed) -> Finding:
     text = (
         f"The text gives {stated_train:,} training and {stated_test:,} test images, {stated_train + stated_test:,} "
         f"together, and approximately {total:,}. Of the {len(accuracies)} different test accuracies, "
-        f"{fits[n]} are whole numbers of {n:,} images, to both printed decimals, and "
-        f"{fits[stated_test] or 'none'} of {stated_test:,}; "
-        f"{'no other size' if best == [n] else f'{len(best)} sizes'} between {min(fits):,} and {max(fits):,} "
-        f"{'fits as many' if best == [n] else 'fit equally many'}. The test set appears to be the published one of "
-        f"{n:,}; its training part has {printed.train_images:,}. Counted in images, KD is {kd[0] - kd[1]} above "
-        f"training with cross-entropy ({kd[0]:,} against {kd[1]:,}), and Model 3 is {maps[0] - maps[1]} above Model 1 "
+        f"{_fitting_text(fits, best, n, stated_test)}The test set appears to be the published one of {n:,}; its "
+        f"training part has {printed.train_images:,}. Counted in images, KD is {kd[0] - kd[1]} above training with "
+        f"cross-entropy ({kd[0]:,} against {kd[1]:,}), and Model 3 is {maps[0] - maps[1]} above Model 1 "
         f"({maps[0]:,} against {maps[1]:,})."
     )
     numbers = {"stated_total": stated_train + stated_test, "true_total": n + printed.train_images}

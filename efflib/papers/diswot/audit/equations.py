@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from decimal import Decimal
+from typing import NamedTuple
 
 from efflib.papers.diswot.audit.evidence import BEST, EQUATIONS, TEXT, Printed, equations_as_printed
 from efflib.papers.diswot.costs import cost, formula_parameters, literal_macs, memory_access, recorded
@@ -30,74 +32,119 @@ def separable_ratio(outputs: int, kernel: int) -> float:
     return 1 / outputs + 1 / kernel**2
 
 
+class _Backbone(NamedTuple):
+    """The best student's backbone by the printed formulas, and as it is.
+
+    Args:
+        outputs: most channels of its separable convolutions.
+        literal, macs: multiply-accumulates without groups, and with them.
+        formula, parameters: parameters by equation 3.8, and as Keras counts them.
+        access: elements read and written as printed, with groups, and with groups and the input's H and W.
+    """
+
+    outputs: int
+    literal: int
+    macs: int
+    formula: int
+    parameters: int
+    access: tuple[int, int, int]
+
+    @property
+    def ratio(self) -> float:
+        """Share of a standard convolution's cost that a separable one of so many channels has."""
+        return separable_ratio(self.outputs, 3)
+
+
+def _backbone() -> _Backbone:
+    forward = recorded(BEST, part="backbone")
+    layers = forward.convolutions
+    outputs = max(layer.outputs[0] for layer in layers[:-1] if layer.kernel == 1)
+    literal, grouped, true = (
+        memory_access(layers, grouped=g, true_inputs=t) for g, t in ((False, False), (True, False), (True, True))
+    )
+    own = cost(BEST).backbone_keras_parameters
+    return _Backbone(
+        outputs, literal_macs(layers), forward.macs, formula_parameters(layers), own, (literal, grouped, true)
+    )
+
+
+def _row(equation: str, as_printed: str, gives: str, expected: str) -> dict[str, str]:
+    return {"equation": equation, "as printed": as_printed, "what it gives": gives, "expected": expected}
+
+
+def _accuracy_row(perfect: float) -> dict[str, str]:
+    gives = f"{perfect:.1f} % for glioma, whether all or none are found"
+    return _row("3.2 (accuracy)", "TP + FN in the numerator", gives, "TP + TN")
+
+
+def _cost_rows(own: _Backbone) -> tuple[dict[str, str], ...]:
+    literal, grouped, true = own.access
+    return (
+        _row(
+            "1.8 (depthwise separable)",
+            "1/N of the standard cost",
+            f"{100 / own.outputs:.2f} % for {own.outputs} channels",
+            f"1/N + 1/K^2: {100 * own.ratio:.2f} %",
+        ),
+        _row(
+            "1.5, 3.6 (FLOPs, MACs)",
+            "without groups",
+            f"{own.literal / 1e9:.2f} G multiply-accumulates for the backbone",
+            f"{own.macs / 1e9:.3f} G",
+        ),
+        _row(
+            "1.7, 3.7 (memory access)",
+            "without groups, one H and W",
+            f"{literal:,} elements for the backbone",
+            f"{true:,} ({grouped:,} with the output's H and W)",
+        ),
+        _row(
+            "3.8 (parameters)",
+            "a bias for each convolution, no batch norm",
+            f"{own.formula:,} for the backbone, groups taken into account",
+            f"{own.parameters:,}, as printed in Table 3.3",
+        ),
+    )
+
+
+def _notation_rows(tildes: Sequence[int]) -> tuple[dict[str, str], ...]:
+    """Equation 3.11 lacks tildes that 3.10 has, 2.13 has an argmin too many."""
+    return (
+        _row(
+            "3.11 (student's relation)",
+            f"{tildes[1]} tildes, eq. 3.10 has {tildes[0]}",
+            "a product of four-dimensional maps",
+            "reshaped maps, as in eq. 2.11",
+        ),
+        _row(
+            "2.13 (score)",
+            "argmin of a sum of two numbers",
+            "an index, where a score is meant",
+            "the sum; selection is the argmin over students",
+        ),
+    )
+
+
 def equations(printed: Printed) -> Finding:
     test = printed.facts["kaggle_split"]["test"]
     positives, others = test["glioma"], printed.test_images - test["glioma"]
     perfect, useless = (printed_accuracy(positives, others, *rates) for rates in ((1.0, 0.0), (0.0, 1.0)))
-    forward = recorded(BEST, part="backbone")
-    layers = forward.convolutions
-    outputs = max(layer.outputs[0] for layer in layers[:-1] if layer.kernel == 1)
-    ratio = separable_ratio(outputs, 3)
-    literal, true = literal_macs(layers), forward.macs
-    formula, own = formula_parameters(layers), cost(BEST).backbone_keras_parameters
-    access = [memory_access(layers, grouped=g, true_inputs=t) for g, t in ((False, False), (True, False), (True, True))]
+    own = _backbone()
     tildes = [EQUATIONS[number].count(r"\tilde") for number in ("3.10", "3.11")]
-    rows = (
-        {
-            "equation": "3.2 (accuracy)",
-            "as printed": "TP + FN in the numerator",
-            "what it gives": f"{perfect:.1f} % for glioma, whether all or none are found",
-            "expected": "TP + TN",
-        },
-        {
-            "equation": "1.8 (depthwise separable)",
-            "as printed": "1/N of the standard cost",
-            "what it gives": f"{100 / outputs:.2f} % for {outputs} channels",
-            "expected": f"1/N + 1/K^2: {100 * ratio:.2f} %",
-        },
-        {
-            "equation": "1.5, 3.6 (FLOPs, MACs)",
-            "as printed": "without groups",
-            "what it gives": f"{literal / 1e9:.2f} G multiply-accumulates for the backbone",
-            "expected": f"{true / 1e9:.3f} G",
-        },
-        {
-            "equation": "1.7, 3.7 (memory access)",
-            "as printed": "without groups, one H and W",
-            "what it gives": f"{access[0]:,} elements for the backbone",
-            "expected": f"{access[2]:,} ({access[1]:,} with the output's H and W)",
-        },
-        {
-            "equation": "3.8 (parameters)",
-            "as printed": "a bias for each convolution, no batch norm",
-            "what it gives": f"{formula:,} for the backbone, groups taken into account",
-            "expected": f"{own:,}, as printed in Table 3.3",
-        },
-        {
-            "equation": "3.11 (student's relation)",
-            "as printed": f"{tildes[1]} tildes, eq. 3.10 has {tildes[0]}",
-            "what it gives": "a product of four-dimensional maps",
-            "expected": "reshaped maps, as in eq. 2.11",
-        },
-        {
-            "equation": "2.13 (score)",
-            "as printed": "argmin of a sum of two numbers",
-            "what it gives": "an index, where a score is meant",
-            "expected": "the sum; selection is the argmin over students",
-        },
-    )
+    rows = (_accuracy_row(perfect), *_cost_rows(own), *_notation_rows(tildes))
     text = (
         f"{len(rows)} equations differ from what they are used for. The accuracy of equation 3.2 is the share of a "
         f"class in the data: {perfect:.1f} % for glioma with a perfect classifier, and {useless:.1f} % with a useless "
         "one. Equation 1.8 drops the depthwise part. Without groups, equations 1.5 and 3.6 give the backbone "
-        f"{literal / 1e9:.2f} G multiply-accumulates instead of {true / 1e9:.3f} G. Equation 3.8 adds biases that "
-        f"these convolutions lack and leaves out batch norms ({formula:,}; the thesis itself prints "
+        f"{own.literal / 1e9:.2f} G multiply-accumulates instead of {own.macs / 1e9:.3f} G. Equation 3.8 adds biases "
+        f"that these convolutions lack and leaves out batch norms ({own.formula:,}; the thesis itself prints "
         f"{int(printed.role('table3_3_parameters', 'Best')):,})."
     )
-    numbers = {"perfect": perfect, "useless": useless, "literal_macs": literal, "true_macs": true, "formula": formula}
-    numbers |= {"ratio": ratio, "access_literal": access[0], "access_grouped": access[1], "access": access[2]}
+    numbers = {"perfect": perfect, "useless": useless, "literal_macs": own.literal, "true_macs": own.macs}
+    numbers |= {"formula": own.formula, "ratio": own.ratio}
+    numbers |= zip(("access_literal", "access_grouped", "access"), own.access)
     numbers |= {"equations": len(rows), "tildes_teacher": tildes[0], "tildes_student": tildes[1]}
-    title = "Seven equations, as printed, are not what the tables were made with"
+    title = "Seven equations, as printed, differ from what they are used for"
     quotes = equations_as_printed("1.8", "2.13", "3.2", "3.8", "3.10", "3.11")
     sources, tables = printed.sources("depthwise_cost", "kaggle_split"), ("table3_6", "table3_3", "table3_4")
     return Finding("diswot-14", title, text, "formulas", "minor", tables, rows, numbers, quotes, sources)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
 from efflib.papers.diswot.audit.counting import floats
 from efflib.papers.diswot.audit.evidence import BATCH, BEST, TEXT, Printed, words
@@ -11,6 +13,8 @@ from efflib.papers.diswot.costs import Cost, cost, recorded
 from efflib.papers.diswot.scores import bound
 from efflib.papers.diswot.space import ROLES, TEACHER
 from efflib.report.audit import Finding, half_up
+
+ROWS_BOUND = 2.0 * BATCH  # of a summed, row-normalised Gram matrix of the batch
 
 
 def two_counts(printed: Printed) -> Finding:
@@ -71,45 +75,61 @@ def fewest(printed: Printed) -> Finding:
     return Finding("diswot-4", title, text, "text", "notable", ("table3_3",), rows, numbers, words("fewest"))
 
 
-def three_points(printed: Printed) -> Finding:
-    from scipy.stats import kendalltau
-
+def _columns(printed: Printed) -> tuple[list[float], list[float], list[float]]:
+    """Scores, parameters and test accuracies of Table 3.3, in the order of ROLES."""
     scores, counts, accuracies = (
         [float(printed.role(table, role)) for role in ROLES]
         for table in ("table3_3_score", "table3_3_parameters", "table3_3")
     )
-    by_score, by_size = kendalltau([-s for s in scores], accuracies), kendalltau(counts, accuracies)
-    steps = math.ceil(printed.train_images / BATCH)
-    norm, rows_bound, channels = bound(), 2.0 * BATCH, bound("relation_sum_rows")
-    rows = tuple(
+    return scores, counts, accuracies
+
+
+def _score_rows(printed: Printed, steps: int) -> tuple[dict[str, Any], ...]:
+    scores, counts, _ = _columns(printed)
+    return tuple(
         {
             "student": role,
             "score, as printed": printed.role("table3_3_score", role),
-            "largest by the printed formula": f"{norm:.2f}",
+            "largest by the printed formula": f"{bound():.2f}",
             f"printed over {steps} batches": f"{score / steps:.4f}",
             "parameters": f"{int(count):,}",
         }
         for role, score, count in zip(ROLES, scores, counts)
     )
-    above = [s for s in scores if s > norm]
-    right = 1 / math.factorial(len(scores))
-    text = (
+
+
+def _bounds_text(scores: Sequence[float], steps: int) -> str:
+    norm = bound()
+    return (
         f"Both terms of the printed score are distances of matrices of unit norm, at most {norm / 2:.3f} each: the "
-        f"score cannot exceed {norm:.2f}. {len(above)} of the {len(scores)} printed scores do, by up to "
-        f"{max(scores) / norm:.0f} times; they also exceed {rows_bound:.0f}, the bound of a summed, row-normalised "
-        f"Gram matrix of {BATCH} images. A sum over channels (bound {channels:,.0f}), or over the {steps} batches of "
-        "an epoch, could be that large; the thesis says neither. Two of the three students have the same number of "
-        f"parameters ({int(counts[1]):,}), and the best has more: the number of parameters alone names the winner "
-        f"(tau-b {by_size.statistic:.2f}, that of the score {by_score.statistic:.2f}). Three students come in the "
-        f"right order by chance once in {math.factorial(len(scores))} times (two-sided p = {by_score.pvalue:.2f}). The "
-        f"thesis reports {len(scores)} of its {int(TEXT['space'].numbers[0])} variants; we score and train all of our "
-        "space."
+        f"score cannot exceed {norm:.2f}. {sum(s > norm for s in scores)} of the {len(scores)} printed scores do, by "
+        f"up to {max(scores) / norm:.0f} times; they also exceed {ROWS_BOUND:.0f}, the bound of a summed, "
+        f"row-normalised Gram matrix of {BATCH} images. A sum over channels (bound {bound('relation_sum_rows'):,.0f}), "
+        f"or over the {steps} batches of an epoch, could be that large; the thesis says neither. "
     )
-    numbers = {"bound": norm, "above": len(above), "largest_ratio": max(scores) / norm, "rows_bound": rows_bound}
-    numbers |= {"tau_score": float(by_score.statistic), "tau_parameters": float(by_size.statistic), "chance": right}
-    numbers |= {"p": float(by_score.pvalue), "steps": steps, "equal_counts": counts[1] == counts[2]}
+
+
+def three_points(printed: Printed) -> Finding:
+    from scipy.stats import kendalltau
+
+    scores, counts, accuracies = _columns(printed)
+    by_score, by_size = kendalltau([-s for s in scores], accuracies), kendalltau(counts, accuracies)
+    steps, orders = math.ceil(printed.train_images / BATCH), math.factorial(len(scores))
+    variants = TEXT["space"].numbers[0]
+    text = _bounds_text(scores, steps) + (
+        f"Two of the three students have the same number of parameters ({int(counts[1]):,}), and the best has more: "
+        f"the number of parameters alone names the winner (tau-b {by_size.statistic:.2f}, that of the score "
+        f"{by_score.statistic:.2f}). Three students come in the right order by chance once in {orders} times "
+        f"(two-sided p = {by_score.pvalue:.2f}). The thesis reports {len(scores)} of its {int(variants)} variants; we "
+        "score and train all of our space."
+    )
+    numbers = {"bound": bound(), "above": sum(s > bound() for s in scores), "largest_ratio": max(scores) / bound()}
+    numbers |= {"rows_bound": ROWS_BOUND, "tau_score": float(by_score.statistic)}
+    numbers |= {"tau_parameters": float(by_size.statistic), "chance": 1 / orders, "p": float(by_score.pvalue)}
+    numbers |= {"steps": steps, "equal_counts": counts[1] == counts[2]}
     numbers |= {f"per_batch_{role.lower()}": score / steps for role, score in zip(ROLES, scores)}
-    numbers |= {"channel_bound": channels, "variants": float(TEXT["space"].numbers[0])}
+    numbers |= {"channel_bound": bound("relation_sum_rows"), "variants": float(variants)}
+    rows = _score_rows(printed, steps)
     title = "Three points, of which two exceed the bound of the printed score"
     quotes, sources = words("inverse", "space", "untrained"), printed.sources("official_code")
     return Finding("diswot-5", title, text, "statistics", "major", ("table3_3",), rows, numbers, quotes, sources)
@@ -120,32 +140,38 @@ def _saving(counted: Cost, base: Cost, what: str) -> float:
     return 100 * (1 - getattr(counted, what) / getattr(base, what))
 
 
+def _printed_savings(printed: Printed) -> dict[str, Decimal]:
+    """What Table 3.6 prints less for the student than for the teacher, in percent, by column."""
+    found = {}
+    for what in ("parameters", "flops", "size"):
+        student, teacher = (printed.value(f"table3_6_{what}", model=name) for name in (BEST, TEACHER.name))
+        found[what] = 100 * (1 - student / teacher)
+    return found
+
+
+def _network_rows(networks: Mapping[str, Cost]) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        {
+            "network": name,
+            "backbone": f"{own.backbone_keras_parameters:,}",
+            "head": f"{own.keras_parameters - own.backbone_keras_parameters:,}",
+            "MACs": f"{own.macs:,}",
+            "memory access of the backbone (eq. 3.7)": f"{own.backbone_memory_access:,}",
+            "MB": half_up(Decimal(own.megabytes)),
+        }
+        for name, own in networks.items()
+    )
+
+
 def flatten(printed: Printed) -> Finding:
     teacher, student = cost(TEACHER.name), cost(BEST)
     dense = recorded(TEACHER.name).dense[0]
     first = dense.weights + dense.outputs[0]
-    columns = ("parameters", "flops", "size")
     _, stated = TEXT["headline"].numbers
-    as_printed = {
-        what: 100
-        * (1 - printed.value(f"table3_6_{what}", model=BEST) / printed.value(f"table3_6_{what}", model=TEACHER.name))
-        for what in columns
-    }
+    as_printed = _printed_savings(printed)
     reduced = {size: _saving(cost(BEST, size), cost(TEACHER.name, size), "keras_parameters") for size in (96, 224)}
     drop = printed.value("table3_6", model=TEACHER.name) - printed.value("table3_6", model=BEST)
-    rows = (
-        *(
-            {
-                "network": name,
-                "backbone": f"{own.backbone_keras_parameters:,}",
-                "head": f"{own.keras_parameters - own.backbone_keras_parameters:,}",
-                "MACs": f"{own.macs:,}",
-                "memory access of the backbone (eq. 3.7)": f"{own.backbone_memory_access:,}",
-                "MB": half_up(Decimal(own.megabytes)),
-            }
-            for name, own in (("teacher", teacher), ("student", student))
-        ),
-    )
+    rows = _network_rows({"teacher": teacher, "student": student})
     text = (
         f"The stated saving of over {stated} % of the parameters is {as_printed['parameters']:.2f} % in Table 3.6, the "
         f"FLOPs beside it fall by {as_printed['flops']:.2f} %. Teacher and student have the same backbone, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from decimal import Decimal
+from typing import Any
 
 from efflib.papers.diswot.audit.counting import floats, percent_counts, points
 from efflib.papers.diswot.audit.evidence import METHODS, TEXT, Printed, equations_as_printed, words
@@ -12,10 +13,10 @@ from efflib.papers.diswot.space import TEACHER
 from efflib.report.audit import Finding, exact, half_up
 
 
-def models(printed: Printed) -> Finding:
-    tests, trains = printed.tables["table3_5"], printed.tables["table3_5_train"]
-    n = printed.test_images
-    rows = tuple(
+def _model_rows(printed: Printed) -> tuple[dict[str, Any], ...]:
+    """Every cell of Table 3.5."""
+    trains, n = printed.tables["table3_5_train"], printed.test_images
+    return tuple(
         {
             "model": cell.printed["model"],
             "epochs": cell.keys["epochs"],
@@ -23,26 +24,37 @@ def models(printed: Printed) -> Finding:
             "correct images": next(iter(percent_counts(exact(cell.value), n)), f"no multiple of 1/{n}"),
             "train, %": exact(trains.cell(**cell.keys).value),
         }
-        for cell in tests.cells
+        for cell in printed.tables["table3_5"].cells
     )
-    fall = {
-        what: printed.value(table, method="gradcam_l2", epochs=15)
-        - printed.value(table, method="gradcam_l2", epochs=30)
-        for what, table in (("test", "table3_5"), ("train", "table3_5_train"))
-    }
+
+
+def _fall(printed: Printed, table: str) -> Decimal:
+    """What Grad-CAM + L2 loses between 15 and 30 epochs."""
+    early, late = (printed.value(table, method="gradcam_l2", epochs=epochs) for epochs in (15, 30))
+    return early - late
+
+
+def _missing_combinations(printed: Printed) -> list[str]:
+    """Combinations of a map and a distance that Table 3.5 does not have."""
+    known = {cell.keys["method"] for cell in printed.tables["table3_5"].cells}
+    return [what for name, what in METHODS.items() if " + " in what and name not in known]
+
+
+def models(printed: Printed) -> Finding:
+    trains, n = printed.tables["table3_5_train"], printed.test_images
+    rows, missing = _model_rows(printed), _missing_combinations(printed)
+    fall = {"test": _fall(printed, "table3_5"), "train": _fall(printed, "table3_5_train")}
     low = printed.value("table3_5", method="gradcam_l2", epochs=30)
     nearest = [math.floor(low * n / 100), math.ceil(low * n / 100)]
     shown = [half_up(Decimal(100 * k) / n) for k in nearest]
-    equal = trains.cell(method="lrp_cosine", epochs=30).value == trains.cell(method="lrp_cosine", epochs=50).value
-    runs = len(tests.cells)
-    combinations = {cell.keys["method"] for cell in tests.cells}
-    missing = [what for name, what in METHODS.items() if " + " in what and name not in combinations]
+    early, late = (trains.cell(method="lrp_cosine", epochs=epochs).value for epochs in (30, 50))
+    equal, runs = early == late, len(rows)
     text = (
         f"{runs} runs, one of each, without seeds. Model 2 is called overfitted, but its training accuracy falls as "
         f"well, by {fall['train']} points (test {fall['test']}): that is a failure to optimise. Its {low} % is the one "
         f"accuracy that is not a whole number of {n:,} images ({nearest[0]} give {shown[0]}, {nearest[1]} give "
         f"{shown[1]}). Models 4 and 5 {'print the same' if equal else 'print different'} training accuracy at 30 and "
-        f"50 epochs ({trains.cell(method='lrp_cosine', epochs=50).value:.2f}). The improvement from Model 1 to Model 3 "
+        f"50 epochs ({late:.2f}). The improvement from Model 1 to Model 3 "
         "changes the map and doubles the epochs; at equal epochs the only comparison of maps is with the collapsed "
         f"run. Of the four combinations of map and distance {len(missing)} is missing ({', '.join(missing)}), so that "
         "the two factors cannot be told apart."

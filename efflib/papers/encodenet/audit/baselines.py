@@ -13,8 +13,8 @@ from efflib.papers.table import load_paper, load_printed
 from efflib.report.audit import Finding, compare_baselines, match_references, words_of
 
 
-def resnet20_on_cifar100(printed: Printed) -> Finding:
-    wide, narrow = (parameters_of(m, 100) for m in ("resnet18", "resnet20"))
+def _cifar100_rows(printed: Printed) -> list[dict[str, Any]]:
+    """ResNet20, ResNet18, ResNet32 and the teacher ResNet110, as printed for CIFAR-100."""
     places = (
         ("resnet20", "table2", {"model": "resnet20", "dataset": "cifar100"}),
         ("resnet18", "table2", {"model": "resnet18", "dataset": "cifar100"}),
@@ -26,40 +26,35 @@ def resnet20_on_cifar100(printed: Printed) -> Finding:
         rows.append({"model": model, "parameters": f"{parameters_of(model, 100):,}", "where": table, **found})
     teacher = printed.value("table4", student="resnet32", method="teacher")
     size = f"{parameters_of('resnet110', 100):,}"
-    rows.append({"model": "resnet110", "parameters": size, "where": "table4", "baseline": teacher, "encodenet": None})
-    own, big, deeper = rows[:3]
+    return [
+        *rows,
+        {"model": "resnet110", "parameters": size, "where": "table4", "baseline": teacher, "encodenet": None},
+    ]
+
+
+def resnet20_on_cifar100(printed: Printed) -> Finding:
+    """Finding 9: ResNet20's CIFAR-100 row does not fit a network of its size."""
+    rows = _cifar100_rows(printed)
+    own, big, deeper, teacher = rows
+    ratio = parameters_of("resnet18", 100) / parameters_of("resnet20", 100)
     public = printed.quoted("repdistiller", model="resnet20")
-    above = {
-        "resnet18": own["baseline"] - big["baseline"],
-        "resnet32": own["baseline"] - deeper["baseline"],
-        "public": own["baseline"] - public,
-    }
+    others = {"resnet18": big["baseline"], "resnet32": deeper["baseline"], "public": public}
+    above = {name: own["baseline"] - value for name, value in others.items()}
     text = (
         f"ResNet20 on CIFAR-100 is printed with {own['baseline']:.2f} %, the same number as the ResNet110 teacher in "
-        f"Table 4 ({teacher:.2f}). It lies {above['resnet32']:.2f} points above ResNet32 and {above['resnet18']:.2f} "
-        f"above ResNet18, which is {wide / narrow:.0f} times as large, and {above['public']:.2f} above a public "
-        f"ResNet20 ({public:.2f}). With EncodeNet, ResNet20 ({own['encodenet']:.2f}) would beat ResNet32 "
+        f"Table 4 ({teacher['baseline']:.2f}). It lies {above['resnet32']:.2f} points above ResNet32 and "
+        f"{above['resnet18']:.2f} above ResNet18, which is {ratio:.0f} times as large, and {above['public']:.2f} above "
+        f"a public ResNet20 ({public:.2f}). With EncodeNet, ResNet20 ({own['encodenet']:.2f}) would beat ResNet32 "
         f"({deeper['encodenet']:.2f}) and ResNet18 ({big['encodenet']:.2f}). The row appears to belong to another "
         "network, or the cells are mis-transcribed; the abstract quotes them."
     )
     numbers = {f"above_{name}": float(value) for name, value in above.items()}
-    numbers |= {"size_ratio": wide / narrow, "equals_the_teacher": own["baseline"] == teacher}
+    numbers |= {"size_ratio": ratio, "equals_the_teacher": own["baseline"] == teacher["baseline"]}
     numbers |= {"above_resnet32_with": float(own["encodenet"] - deeper["encodenet"])}
     numbers |= {"above_resnet18_with": float(own["encodenet"] - big["encodenet"])}
     title = "ResNet20's CIFAR-100 baseline equals that of ResNet110"
-    sources = printed.sources("repdistiller")
-    return Finding(
-        "encodenet-9",
-        title,
-        text,
-        "baselines",
-        "major",
-        ("table2", "table4"),
-        tuple(rows),
-        numbers,
-        words_of(TEXT, "headline"),
-        sources,
-    )
+    tables, quotes, sources = ("table2", "table4"), words_of(TEXT, "headline"), printed.sources("repdistiller")
+    return Finding("encodenet-9", title, text, "baselines", "major", tables, tuple(rows), numbers, quotes, sources)
 
 
 @cache
@@ -71,59 +66,58 @@ def _bimask() -> dict[str, Any]:
     return {"id": "bimask", "name": "BIMask, Table 2", "source": load_paper(path)["reference"], "values": values}
 
 
-def weak_baselines(printed: Printed) -> Finding:
-    below = {
-        (dataset, method): printed.value("table2", model="resnet20", dataset=dataset, method=method)
+def _below_resnet20(printed: Printed) -> list[Decimal]:
+    """How far ResNet18 lies below ResNet20, in each of the comparisons of Table 2."""
+    return [
+        printed.value("table2", model="resnet20", dataset=dataset, method=method)
         - printed.value("table2", model="resnet18", dataset=dataset, method=method)
         for dataset in DATASETS
         for method in ("baseline", "encodenet")
-    }
-    quoted = match_references([printed.tables["table2"]], [*printed.references.values(), _bimask()])
+    ]
+
+
+def _quoted_rows(printed: Printed) -> list[dict[str, Any]]:
+    """Baselines of Table 2 for which there is a number from elsewhere, and what EncodeNet makes of them."""
     rows = []
-    for row in quoted:
+    for row in match_references([printed.tables["table2"]], [*printed.references.values(), _bimask()]):
         model, dataset, _ = row["cell"].split(", ")
         ours = printed.value("table2", model=model, dataset=dataset, method="encodenet")
         kept = {k: row[k] for k in ("printed", "quoted", "reference")}
         rows.append({"model": model, "dataset": dataset, **kept, "with EncodeNet": ours})
+    return rows
+
+
+def _network(row: Mapping[str, Any]) -> str:
+    return f"{spelt(row['model'])} on {spelt(row['dataset'])}"
+
+
+def weak_baselines(printed: Printed) -> Finding:
+    """Finding 10: plain training elsewhere gives some networks what EncodeNet gives them, or more."""
+    below, rows = _below_resnet20(printed), _quoted_rows(printed)
+    lower = sum(value > 0 for value in below)
     at_least = [row for row in rows if row["quoted"] >= row["with EncodeNet"]]
+    same = [row for row in rows if row["quoted"] == row["printed"]]
     listed = "; ".join(
-        f"{spelt(r['model'])} on {spelt(r['dataset'])} {r['quoted']:.2f} ({r['reference']}; with EncodeNet "
-        f"{r['with EncodeNet']:.2f})"
+        f"{_network(r)} {r['quoted']:.2f} ({r['reference']}; with EncodeNet {r['with EncodeNet']:.2f})"
         for r in at_least
     )
+    equal = "; ".join(f"{_network(r)}, {r['printed']:.2f} ({r['reference']})" for r in same)
     weak = dict.fromkeys(spelt(row["model"]) for row in at_least)
-    same = [row for row in rows if row["quoted"] == row["printed"]]
-    equal = "; ".join(
-        f"{spelt(r['model'])} on {spelt(r['dataset'])}, {r['printed']:.2f} ({r['reference']})" for r in same
-    )
     wide, narrow = (parameters_of(m, 10) / 1e6 for m in ("resnet18", "resnet20"))
     text = (
-        f"ResNet18 ({wide:.1f} M parameters) lies below ResNet20 ({narrow:.2f} M) in "
-        f"{sum(v > 0 for v in below.values())} of {len(below)} comparisons, by {min(below.values()):.2f} to "
-        f"{max(below.values()):.2f} points. Some networks trained plainly elsewhere are as good as those with "
-        f"EncodeNet, or better: {listed}. A baseline that equals a published number to the digit: {equal}; it may be "
-        f"chance. The recipes behind these numbers differ, but {' and '.join(weak)} do not appear to be as well "
-        "trained as the abstract says, which leaves room for any longer training."
+        f"ResNet18 ({wide:.1f} M parameters) lies below ResNet20 ({narrow:.2f} M) in {lower} of {len(below)} "
+        f"comparisons, by {min(below):.2f} to {max(below):.2f} points. Some networks trained plainly elsewhere are as "
+        f"good as those with EncodeNet, or better: {listed}. A baseline that equals a published number to the digit: "
+        f"{equal}; it may be chance. The recipes behind these numbers differ, but {' and '.join(weak)} do not appear "
+        "to be as well trained as the abstract says, which leaves room for any longer training."
     )
-    numbers: dict[str, float] = {
-        "resnet18_below": sum(v > 0 for v in below.values()),
-        "at_least_with_encodenet": len(at_least),
-    }
-    numbers |= {"smallest": float(min(below.values())), "largest": float(max(below.values())), "equal": len(same)}
+    numbers: dict[str, float] = {"resnet18_below": lower, "at_least_with_encodenet": len(at_least)}
+    numbers |= {"smallest": float(min(below)), "largest": float(max(below)), "equal": len(same)}
     numbers |= {f"{r['model']}_{r['dataset']}_missing": float(r["quoted"] - r["printed"]) for r in at_least}
     title = "Some baselines are below what plain training gives elsewhere"
-    return Finding(
-        "encodenet-10",
-        title,
-        text,
-        "baselines",
-        "major",
-        ("table2", "table3"),
-        tuple(rows),
-        numbers,
-        words_of(TEXT, "well_trained"),
-        (*printed.sources("pytorch_cifar", "pytorch_cifar100", "repdistiller"), _bimask()["source"]),
-    )
+    tables, quotes = ("table2", "table3"), words_of(TEXT, "well_trained")
+    sources = (*printed.sources("pytorch_cifar", "pytorch_cifar100", "repdistiller"), _bimask()["source"])
+    return Finding("encodenet-10", title, text, "baselines", "major", tables, tuple(rows), numbers, quotes, sources)
 
 
 def two_baselines(printed: Printed) -> Finding:
