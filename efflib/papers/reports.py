@@ -31,8 +31,8 @@ def reporter(
 
     Returns:
         A function (network, epoch) -> {"last": accuracy on the test images in percent, "cross_entropy": there, in
-        nats, "confusion": counts[true][predicted], "leak_free": accuracy on the test images that are no copies of
-        training images, "leak_free_confusion"}, and at marks {"train": accuracy}.
+        nats, "confusion": counts[true][predicted], "leak_free": accuracy on the test images that are neither
+        exact nor near copies of training images, "leak_free_confusion"}, and at marks {"train": accuracy}.
     """
     clean = leak_free(test)
 
@@ -50,7 +50,7 @@ def report(logits: Tensor, labels: np.ndarray, classes: int, clean: np.ndarray) 
     """What `reporter` promises for logits (N, C) and labels (N,), but for the training images.
 
     Args:
-        clean: bool (N,), the test images that are no copies of training images.
+        clean: bool (N,), the test images that are neither exact nor near copies of training images.
     """
     targets = from_numpy(np.ascontiguousarray(labels))
     loss = float(F.cross_entropy(logits.double(), targets))
@@ -67,7 +67,7 @@ def counted(predicted: np.ndarray, labels: np.ndarray, classes: int, clean: np.n
 
 
 def leak_free(test: ImageSet) -> np.ndarray:
-    """bool (N,): which images of a test split, or of a part of it, are no copies of training images."""
+    """bool (N,): of a test split, or a part of it, the images that are neither exact nor near copies of training images."""
     return leakage(test.name).leak_free[test.indices]
 
 

@@ -187,7 +187,7 @@ class TablePage:
         rows = [row | {name: found[row["id"]] for name, found in needed.items()} for row in _rows(both.claims_frame())]
         if not self.recorded:
             rows = [{"id": row.pop("id"), "claim": row.pop("claim"), "verdict": NOT_RUN, **row} for row in rows]
-        return self._table(rows, "Claims, fixed before any run, and their verdicts", "claims")
+        return self._table(rows, "Claims and their verdicts", "claims")
 
     def decomposition(self, steps: Sequence[Arm]) -> Any:
         """The gain taken apart along arms: each step less the one before it, paired by seed, then the whole.
