@@ -67,7 +67,7 @@ def counted(predicted: np.ndarray, labels: np.ndarray, classes: int, clean: np.n
 
 
 def leak_free(test: ImageSet) -> np.ndarray:
-    """bool (N,): of a test split, or a part of it, the images that are neither exact nor near copies of training images."""
+    """bool (N,): the images of a test split, or of a part of it, that are neither exact nor near copies."""
     return leakage(test.name).leak_free[test.indices]
 
 
