@@ -79,7 +79,8 @@ def test_seeds_of_one_kind_share_a_row_and_give_ranges(store) -> None:
         told |= {"changed_by_correctness": 2 * seed, "never_correct": [7] * seed}
         store.save(recorded(arms.codebook("tiny", parent), told, variant="jpeg-q7"))
     single = {**plain, "counts": [500, 510], "entropies": [1e-5]}
-    store.save(recorded(arms.codebook("tiny", arms.baseline("tiny", "resnet20", "cifar10", 0), "class"), single))
+    parent = arms.baseline("tiny", "resnet20", "cifar10", 0)
+    store.save(recorded(arms.codebook("tiny", parent, "class"), single, variant="jpeg-q7"))
     _, *lines = cells_of(codebooks_page.codebooks_table())
     names, *columns = zip(*lines, strict=True)
     found = {column[names.index("codes")]: dict(zip(names, column, strict=True)) for column in columns}
