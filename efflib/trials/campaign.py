@@ -11,18 +11,15 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from efflib.data import load_dataset
-from efflib.data.names import NAME_LISTS, load_names
 from efflib.models.imagenet import weights_file
 from efflib.trials.planning import seconds_of, speeds
 from efflib.trials.recipes import get_recipe
-from efflib.trials.runner import Machine, run_trials
+from efflib.trials.runner import Machine, data_used, run_trials
 from efflib.trials.store import Store
 from efflib.trials.trial import Trial, with_parents
 
@@ -64,24 +61,15 @@ def with_data(needs: Iterable[Need]) -> tuple[list[Need], list[str]]:
 def _no_data(trial: Trial) -> str:
     """What a trial reads that is not here, with the reason; nothing is downloaded."""
     recipe = get_recipe(trial.recipe)
-    files: list[tuple[str, Callable[[], Any]]] = [
-        (name, partial(_look_for, name, split)) for name, split in recipe.data(trial.settings)
-    ]
-    files += [(name, partial(weights_file, name, download=False)) for name in recipe.weights(trial.settings)]
-    for name, look in files:
-        try:
-            look()
-        except FileNotFoundError as problem:
-            return f"{name}: {str(problem).splitlines()[0]}"
+    wanted = {name for name, _ in recipe.data(trial.settings)}
+    try:
+        data_used(trial, download=False)
+        wanted = set(recipe.weights(trial.settings))
+        for name in wanted:
+            weights_file(name, download=False)
+    except FileNotFoundError as problem:
+        return f"{', '.join(sorted(wanted))}: {str(problem).splitlines()[0]}"
     return ""
-
-
-@cache
-def _look_for(name: str, split: str) -> None:
-    if name == "names":
-        load_names(download=False)
-    elif name not in NAME_LISTS:
-        load_dataset(name, split, download=False)
 
 
 def choose(needs: Iterable[Need], seconds: Seconds, capacity: float) -> Choice:

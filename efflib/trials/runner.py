@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from efflib.data import load_dataset
-from efflib.data.names import NAME_LISTS
+from efflib.data.names import NAME_LISTS, load_names
 from efflib.models.imagenet import weights_file
 from efflib.training import ForeignCheckpoint, pick_device, pick_precision
 from efflib.trials.freshness import canary, differences
@@ -114,7 +114,7 @@ def run_trials(
         may_start: asked before each trial; one that may not is left out, and so are those that need it.
     """
     waiting = _missing(trials, store, machine, recompute, renew, retry)
-    find_weights(waiting)
+    _find_weights(waiting)
     _note_source(waiting)
     disable = None if progress is None else not progress
     with tqdm(total=len(waiting), desc="trials", unit="trial", disable=disable) as bar:
@@ -159,21 +159,27 @@ def precision_of(trial: Trial, machine: Machine) -> str:
     return own or machine.precision
 
 
-def data_used(trial: Trial) -> DataUsed:
+def data_used(trial: Trial, download: bool = True) -> DataUsed:
     """The data a trial reads, with a fingerprint over all its splits and the variant of the first not official one."""
-    return _data_used(tuple(get_recipe(trial.recipe).data(trial.settings)), os.environ.get("EFFLIB_DATA"))
+    return _data_used(tuple(get_recipe(trial.recipe).data(trial.settings)), os.environ.get("EFFLIB_DATA"), download)
 
 
 @lru_cache(maxsize=64)
-def _data_used(splits: tuple[tuple[str, str], ...], root: str | None) -> DataUsed:
+def _data_used(splits: tuple[tuple[str, str], ...], root: str | None, download: bool = True) -> DataUsed:
     if not splits:  # a count of parameters reads nothing, and there is nothing to differ from the official data
         return DataUsed(name=NO_DATA, fingerprint=NO_DATA, variant="official")
     # Remembered per process and root: every key needs it, and reading a whole set takes up to a second.
-    sets = [NAME_LISTS[name]() if name in NAME_LISTS else load_dataset(name, split) for name, split in splits]
+    sets = [_read(name, split, download) for name, split in splits]
     fingerprint = sets[0].fingerprint if len(sets) == 1 else digest([data.fingerprint for data in sets])
     # Official are data of which every split is; elsewhere the training split's variant names both.
     variant = next((data.variant for data in sets if data.variant != "official"), "official")
     return DataUsed(name=sets[0].name, fingerprint=fingerprint, variant=variant)
+
+
+def _read(name: str, split: str, download: bool) -> Any:
+    if name == "names":
+        return load_names(download=download)
+    return NAME_LISTS[name]() if name in NAME_LISTS else load_dataset(name, split, download=download)
 
 
 def _missing(
@@ -194,9 +200,8 @@ def _missing(
     return found
 
 
-def find_weights(trials: Iterable[Trial]) -> None:
-    """Look for all files of ImageNet weights that trials read (see `weights_file`), before any of them or of their
-    parents spends hours."""
+def _find_weights(trials: Iterable[Trial]) -> None:
+    """Look for all files of ImageNet weights that trials read, before any of them or of their parents spends hours."""
     for name in dict.fromkeys(name for trial in trials for name in get_recipe(trial.recipe).weights(trial.settings)):
         weights_file(name)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from efflib.trials import Store, archive
-from efflib.trials.campaign import Need, choose, clock_of, run_packed
+from efflib.trials.campaign import Need, choose, clock_of, run_packed, with_data
 from efflib.trials.record import Cost
 
 
@@ -104,3 +104,12 @@ def test_export_since_takes_the_new_runs_only(lab, make, tmp_path):
     assert archive.merge(home, packed).added == 1 and home.records() == [new]
     with pytest.raises(ValueError, match="since 2027"):
         archive.export(lab.store, packed, since="2027")
+
+
+def test_looking_for_data_downloads_nothing(lab, make, monkeypatch):
+    monkeypatch.delenv("EFFLIB_OFFLINE")
+    asked = []
+    monkeypatch.setattr("urllib.request.urlopen", lambda *given, **rest: asked.append(given))
+    kept, absent = with_data([Need("real", (make.trial(mode="cifar"),)), Need("drawn", (make.trial(),))])
+    assert [need.name for need in kept] == ["drawn"] and len(absent) == 1 and absent[0].startswith("cifar10: ")
+    assert asked == []

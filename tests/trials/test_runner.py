@@ -396,7 +396,7 @@ def test_official_are_data_of_which_every_split_is(monkeypatch, make, lab):
     made = {
         name: types.SimpleNamespace(name="mnist", variant=variant, fingerprint=name) for name, variant in splits.items()
     }
-    monkeypatch.setattr(runner, "load_dataset", lambda name, split: made[split])
+    monkeypatch.setattr(runner, "load_dataset", lambda name, split, download: made[split])
     both = (("mnist", "train"), ("mnist", "test"))
     assert runner._data_used.__wrapped__(both, None).variant == "unverified"
     assert runner._data_used.__wrapped__(both[:1], None).variant == "official"
@@ -430,7 +430,7 @@ def test_provenance_is_of_the_start(lab, make, monkeypatch):
 def test_data_are_read_once_for_all_keys(lab, make, monkeypatch):
     read = []
     load = runner.load_dataset
-    monkeypatch.setattr(runner, "load_dataset", lambda *split: read.append(split) or load(*split))
+    monkeypatch.setattr(runner, "load_dataset", lambda *split, **how: read.append(split) or load(*split, **how))
     run(lab, [make.child(make.trial(size)) for size in range(4)])
     assert read == [("digits", "train")]
 
