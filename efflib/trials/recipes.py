@@ -79,6 +79,7 @@ _HOMES = (
     "efflib.papers.safety.recipes",
     "efflib.papers.safety.baselines",
     "efflib.papers.diswot.recipes",
+    "efflib.papers.diswot.maps",
 )
 
 

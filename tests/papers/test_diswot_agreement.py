@@ -1,11 +1,10 @@
-"""The page of table 3.5: agreement, pointing, the identity and the algebra, on networks and maps made here."""
+"""The page of table 3.5: pictures of maps, pointing, the identity and the algebra, on networks made here."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
-import math
 import re
 from typing import Any
 
@@ -13,42 +12,25 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from diswot_networks import network, pixels
+from made_records import recorded
 from shown import rows_by_name
-from torch import Tensor
 
 from efflib.data import ImageSet, load_dataset, render_phantom
 from efflib.data.embedded import PHANTOM
 from efflib.data.phantom import planes_of
 from efflib.distill.diswot_plus import semantic_loss
-from efflib.explain import grad_cam, localisation, relevance
+from efflib.explain import grad_cam, relevance
 from efflib.models import create_model
 from efflib.papers.diswot import agreement
 from efflib.papers.diswot.arms import SIZES
-from efflib.papers.diswot.scores import gaussian_
+from efflib.papers.diswot.maps import KINDS, LAYERS
 from efflib.papers.diswot.tables import tables
-from efflib.training import seeded
 from efflib.trials import Entry, Results, Store
 
 mpl.use("agg")
 
 LAYER = "s16"
-
-
-def network(head: str, seed: int) -> torch.nn.Module:
-    """A narrow network with N(0, 1) weights whose batch norms have seen slices: no two images look alike to it."""
-    with seeded(seed):
-        made = create_model("mobilenetv2", 4, width=0.35, depth=11, head=head, image_size=64, dropout=0.0)
-    with seeded(seed, "weights"):
-        gaussian_(made)
-    made.train()
-    with torch.no_grad():
-        for _ in range(30):
-            made(pixels(render_phantom(24, 9)))
-    return made.eval()
-
-
-def pixels(data: ImageSet) -> Tensor:
-    return torch.from_numpy(data.images).permute(0, 3, 1, 2).float() / 255
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +41,6 @@ def found() -> dict[str, torch.nn.Module]:
 @pytest.fixture(scope="module")
 def data() -> ImageSet:
     return render_phantom(8, 5)
-
-
-@pytest.fixture(scope="module")
-def maps(found, data) -> dict[tuple[str, str], Tensor]:
-    return agreement.class_maps(found, data, LAYER)
 
 
 # --- networks ---------------------------------------------------------------------------------------------
@@ -93,73 +70,12 @@ def test_networks_are_those_of_the_first_seed_with_weights(monkeypatch, tmp_path
 # --- maps -------------------------------------------------------------------------------------------------
 
 
-def test_kinds_are_those_of_the_library(found, data, maps) -> None:
-    images = pixels(data)
-    labels, student = torch.from_numpy(data.labels), found["lrp_cosine"]
-    assert torch.allclose(maps["lrp_cosine", "gradcam"], grad_cam(student, images, "s16", labels))
-    for kind, rule in (("gxa", "gxa"), ("lrp", "composite")):
-        assert torch.allclose(maps["lrp_cosine", kind], relevance(student, images, "s16", labels, rule))
-    assert all(own.shape == (8, 64, 64) and (own >= 0).all() for own in maps.values())
-    assert len(maps) == 9 and not torch.equal(maps["teacher", "gxa"], maps["teacher", "lrp"])
-
-
-def test_cosines_know_no_direction_of_a_zero_map() -> None:
-    first = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]], [[3e-30, 4e-30]]])
-    second = torch.tensor([[[0.0, 2.0]], [[1.0, 0.0]], [[6.0, 8.0]]])
-    a, b, c = agreement.cosines(first, second).tolist()
-    assert a == 0 and math.isnan(b) and c == pytest.approx(1)
-
-
-def test_the_next_image_of_the_class() -> None:
-    assert agreement.another_of_class(torch.tensor([0, 1, 0, 1, 0, 2])).tolist() == [2, 3, 4, 1, 0, 5]
-
-
-def test_agreement_is_a_mean_over_maps_that_exist(data) -> None:
-    ones, half = torch.ones(8, 2, 2), torch.tensor([[1.0, 1.0], [0.0, 0.0]]).repeat(8, 1, 1)
-    half[:2] = 0
-    made = {(name, kind): ones for kind in agreement.KINDS for name in ("teacher", "kd")}
-    made["kd", "gxa"] = half
-    rows = rows_by_name(agreement.agreement_table(made, data, LAYER), 2)
-    gxa = rows[agreement.KINDS["gxa"], "KD"]
-    assert gxa["cosine with the teacher's map"] == f"{math.sqrt(0.5):.3f}"
-    assert (gxa["student's maps that are zero"], gxa["teacher's maps that are zero"]) == ("25.0%", "0.0%")
-    assert rows["Grad-CAM", "KD"]["with the teacher's map of another image of the class"] == "1.000"
-    made["teacher", "gradcam"] = 0 * ones
-    rows = rows_by_name(agreement.agreement_table(made, data, LAYER), 2)
-    assert rows["Grad-CAM", "KD"]["cosine with the teacher's map"] == "", "nothing to compare"
-
-
-def test_the_control_is_the_map_of_another_image(maps, data) -> None:
-    rows = rows_by_name(agreement.agreement_table(maps, data, LAYER), 2)
-    assert len(rows) == 6, "three kinds, two students"
-    own, guide = (maps[name, "gxa"] for name in ("lrp_cosine", "teacher"))
-    other = guide[[4, 5, 6, 7, 0, 1, 2, 3]]  # classes repeat every fourth slice
-    alive = (own.amax((1, 2)) > 0) & (other.amax((1, 2)) > 0)
-    wanted = torch.cosine_similarity(own.flatten(1), other.flatten(1))[alive].mean()
-    told = rows[agreement.KINDS["gxa"], "LRP + cosine"]["with the teacher's map of another image of the class"]
-    assert float(told) == pytest.approx(float(wanted), abs=6e-4)
-
-
 @pytest.mark.parametrize("layer", ["s32", "s16"])
 def test_maps_are_read_where_the_page_says(found, data, layer) -> None:
-    student, labels = found["lrp_cosine"], torch.from_numpy(data.labels)
-    maps = agreement.class_maps(found, data, layer)
-    assert torch.allclose(maps["lrp_cosine", "gradcam"], grad_cam(student, pixels(data), layer, labels))
-    shown = (
-        agreement.agreement_table(maps, data, layer), agreement.tumour_table(maps, data, layer),
-        agreement.maps_figure(found, agreement.one_of_each_plane(found, layer, 20), "gradcam", layer),
-    )  # fmt: skip
-    assert all(f"aps at {layer} o" in output.data for output in shown)
+    chosen = agreement.one_of_each_plane(found, layer, 20)
+    output = agreement.maps_figure(found, chosen, "gradcam", layer)
+    assert f"aps at {layer} o" in output.data
     assert f"phantom, {layer}, double" in agreement.algebra_table(found, data, layer).data
-
-
-def test_all_kinds_are_one_map_at_the_last_layer_of_a_global_average(found, data) -> None:
-    """No convolution lies behind it: propagation too gives what gradient times activation gives, up to its epsilon."""
-    maps = agreement.class_maps(found, data, "s32")
-    own = maps["lrp_cosine", "gradcam"]
-    for kind in ("gxa", "lrp"):
-        torch.testing.assert_close(maps["lrp_cosine", kind], own, rtol=1e-3, atol=1e-3 * float(own.max()))
-        assert not torch.allclose(maps["teacher", kind], maps["teacher", "gradcam"], rtol=0.1)
 
 
 @pytest.mark.parametrize("scale", SIZES)
@@ -184,27 +100,29 @@ def test_the_peak_of_four_positions_fills_a_corner(found) -> None:
 # --- tumours ----------------------------------------------------------------------------------------------
 
 
-def test_pointing_leaves_out_the_images_without_tumour(maps, data) -> None:
-    output = agreement.tumour_table(maps, data, LAYER)
+def test_the_tumour_table_is_a_mean_over_seeds() -> None:
+    looks = []
+    for name in ("fig3_8", "fig3_9"):
+        entries = []
+        for cell, seed, trial in tables[name].entries("smoke", 2, methods=["lrp_cosine"]):
+            points = 0.03 if cell["network"] == "uniform" else 0.4 + 0.2 * seed
+            numbers = {"points_at_tumour": points, "inside_tumour": points / 2}
+            record = recorded(trial, {"maps": {cell["map"]: {cell["network"]: numbers}}})
+            entries.append(Entry(cell, seed, trial, record, view=tables[name].view))
+        looks.append(Results(tables[name], "smoke", entries))
+    output = agreement.tumour_table(*looks)
     rows = rows_by_name(output, 2)
-    there = data.labels != data.classes.index("notumor")
-    wanted = localisation(maps["teacher", "lrp"][there], torch.from_numpy(data.masks[there]))
-    told = rows[agreement.KINDS["lrp"], "teacher"]
-    assert told["peak in the tumour"] == f"{wanted['pointing']:.1%}"
-    assert told["share of the map in it"] == f"{wanted['inside']:.1%}"
-    assert rows["guessing", ""]["peak in the tumour"] == f"{data.masks[there].mean():.1%}"
-    assert "on 6 images" in output.data
+    assert list(rows) == [(words, own) for words in KINDS.values() for own in ("teacher", "LRP + cosine", "uniform")]
+    assert rows["Grad-CAM", "teacher"]["peak in the tumour"] == "50.0%"
+    assert rows[KINDS["lrp"], "LRP + cosine"]["share of the map in it"] == "25.0%"
+    assert rows[KINDS["gxa"], "uniform"]["peak in the tumour"] == "3.0%"
+    assert "Maps at s32 of the true class on the test images of phantom" in output.data
 
 
-def test_a_perfect_map_points_at_the_tumour(data) -> None:
-    perfect = {("teacher", "gradcam"): torch.from_numpy(data.masks).float()}
-    row = rows_by_name(agreement.tumour_table(perfect, data, LAYER))["Grad-CAM"]
-    assert (row["peak in the tumour"], row["share of the map in it"]) == ("100.0%", "100.0%")
-
-
-def test_a_set_without_masks_is_refused(maps) -> None:
-    with pytest.raises(ValueError, match="digits has no tumour masks: take the phantom"):
-        agreement.tumour_table(maps, load_dataset("digits", "test"), LAYER)
+def test_no_tumours_are_known_where_none_is_recorded() -> None:
+    entries = [Entry(*each) for each in tables["fig3_8"].entries("tiny", 1)]
+    told = agreement.tumour_table(Results(tables["fig3_8"], "tiny", entries)).data
+    assert "maps are recorded here on images whose tumours are known" in told
 
 
 # --- pictures ---------------------------------------------------------------------------------------------
@@ -250,7 +168,7 @@ def test_pictures_say_prediction_and_peak(found) -> None:
 def test_the_maps_coincide_at_the_last_layer_of_a_global_average_alone(found, data) -> None:
     rows = rows_by_name(agreement.identity_table(found, data))
     student, teacher = rows["LRP + cosine (global average)"], rows["teacher (flatten)"]
-    last, before = agreement.LAYERS["s32"], agreement.LAYERS["s16"]
+    last, before = LAYERS["s32"], LAYERS["s16"]
     assert student[last] == "below 1e-12" and float(teacher[last]) > 0.01 and float(student[before]) > 0.01
 
 
@@ -295,7 +213,6 @@ def test_the_distance_of_unit_maps_is_twice_the_cosine_gradient_included() -> No
 
 def test_without_weights_a_sentence_takes_their_place(data) -> None:
     shown = [
-        agreement.agreement_table({}, data, LAYER), agreement.tumour_table({}, data, LAYER),
         agreement.maps_figure({}, data, "gxa", LAYER), agreement.identity_table({}, data),
         agreement.algebra_table({}, data, LAYER),
     ]  # fmt: skip
@@ -305,9 +222,7 @@ def test_without_weights_a_sentence_takes_their_place(data) -> None:
 
 
 def test_without_images_a_sentence_says_why(found) -> None:
-    assert agreement.class_maps(found, None, LAYER) == {}
     shown = [
-        agreement.agreement_table({}, None, LAYER), agreement.tumour_table({}, None, LAYER),
         agreement.maps_figure(found, None, "gxa", LAYER), agreement.identity_table(found, None),
         agreement.algebra_table(found, None, LAYER),
     ]  # fmt: skip

@@ -1,5 +1,5 @@
-"""What the page of table 3.5 shows of maps and distances: do teacher and student look at the same place, and is it the
-tumour; where Grad-CAM and gradient times activation coincide; what cosine and L2 differ in.
+"""What the page of table 3.5 shows of maps and distances: pictures of them, and do they point at the tumour; where
+Grad-CAM and gradient times activation coincide; what cosine and L2 differ in.
 
 Boards take no images (None) where a page has none to show: then a sentence says so.
 """
@@ -7,23 +7,23 @@ Boards take no images (None) where a page has none to show: then a sentence says
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from IPython.display import HTML, Markdown
 from torch import Tensor, nn
 
-from efflib.data import NORMALISATION, ImageSet, load_dataset
+from efflib.data import ImageSet, load_dataset
 from efflib.data.embedded import PHANTOM
 from efflib.data.phantom import PLANES, planes_of
 from efflib.distill.diswot_plus import class_map, relation_loss, semantic_loss
-from efflib.explain import grad_cam, localisation, relevance
 from efflib.papers.diswot.arms import SIZES
 from efflib.papers.diswot.curves import NAMES
 from efflib.papers.diswot.identity import apart, in_double
-from efflib.papers.features import labels_of, pixels_of
+from efflib.papers.diswot.maps import KINDS, LAYERS, maps_of, normalised
+from efflib.papers.features import labels_of
 from efflib.papers.pictures import trained_model
 from efflib.report.figures import themed
 from efflib.report.html import html_table, sentence
@@ -34,22 +34,13 @@ if TYPE_CHECKING:
 
     from efflib.trials import Results, Store
 
-Maps = dict[tuple[str, str], Tensor]  # name of a network, kind of map -> (N, H, W)
-
-# Where a map is read -> words for tables.
-LAYERS = {"s32": "last map (s32)", "s16": "map before the last stride (s16)", "input": "pixels"}
-KINDS = {
-    "gradcam": "Grad-CAM",
-    "gxa": 'gradient x activation (the thesis\'s "LRP")',
-    "lrp": "LRP, propagated through the layers",
-}
 TEACHER = "teacher"
 SHOWN = (TEACHER, "lrp_cosine", "gradcam_l2")  # columns of figures 3.8 and 3.9
 STEPS = (1.0, 0.1, 0.01, 0.001)  # how far maps are moved away from their target
 BATCH = 32
 
 
-# --- networks and maps ------------------------------------------------------------------------------------
+# --- networks ------------------------------------------------------------------------------------
 
 
 def networks(results: Results, store: Store) -> dict[str, nn.Module]:
@@ -75,24 +66,6 @@ def networks(results: Results, store: Store) -> dict[str, nn.Module]:
     return found
 
 
-def maps_of(network: nn.Module, images: Tensor, kind: str, target: Tensor | str, layer: str) -> Tensor:
-    """Positive evidence for a class at a layer, upsampled bilinearly to the images.
-
-    Args:
-        network: MobileNetV2.
-        images: (N, C, H, W), normalised.
-        kind: a key of `KINDS`; "lrp" is the composite of epsilon and gamma rules.
-        target: "predicted", or classes (N,).
-        layer: "s16", "s32" or, but for Grad-CAM, "input".
-
-    Returns:
-        (N, H, W) float32.
-    """
-    if kind == "gradcam":
-        return grad_cam(network, images, layer, target)  # type: ignore[arg-type]
-    return relevance(network, images, layer, target, "composite" if kind == "lrp" else kind)  # type: ignore[arg-type]
-
-
 def coarseness(scale: str) -> Markdown:
     """How coarse the maps are that a scale's losses read, in a sentence."""
     size = SIZES[scale]
@@ -107,130 +80,42 @@ def coarseness(scale: str) -> Markdown:
     return Markdown(told)
 
 
-def _pixels(data: ImageSet) -> Tensor:
-    return pixels_of(data, *NORMALISATION[data.name])
-
-
 def _named(name: str) -> str:
     return NAMES.get(name, name)
-
-
-# --- agreement of teacher and student ---------------------------------------------------------------------
-
-
-def cosines(first: Tensor, second: Tensor) -> Tensor:
-    """Cosine of each image's two maps, float64 (N,); NaN where one of them is zero everywhere.
-
-    Args:
-        first, second: (N, H, W), not negative.
-    """
-    a, b = (maps.double().flatten(1) for maps in (first, second))
-    a, b = (own / own.amax(dim=1, keepdim=True) for own in (a, b))  # 0 / 0 is NaN: such a map has no direction
-    return F.cosine_similarity(a, b, dim=1)
-
-
-def another_of_class(labels: Tensor) -> Tensor:
-    """For each image the position of the next one of its class, int64 (N,)."""
-    other = torch.empty_like(labels)
-    for label in labels.unique():
-        places = torch.nonzero(labels == label)[:, 0]
-        other[places] = places.roll(-1)
-    return other
-
-
-def class_maps(found: Mapping[str, nn.Module], data: ImageSet | None, layer: str) -> Maps:
-    """Maps of the true classes: name of the network, kind -> (N, H, W); none without images.
-
-    Args:
-        found: of `networks`.
-        data: N images.
-        layer: where the maps are read; `Size.layers` is where the losses of a scale read them.
-    """
-    if data is None:
-        return {}
-    images, labels = _pixels(data), labels_of(data)
-    return {(name, kind): maps_of(found[name], images, kind, labels, layer) for kind in KINDS for name in found}
-
-
-def agreement_table(maps: Maps, data: ImageSet | None, layer: str) -> HTML:
-    """Mean cosine of the teacher's and each student's maps, beside what two images of a class give.
-
-    Args:
-        maps: of `class_maps`.
-        data: the images that they belong to.
-        layer: where they were read.
-    """
-    if data is None or (TEACHER, "gradcam") not in maps:
-        return _nothing(data)
-    other = another_of_class(labels_of(data))
-    rows = []
-    for (name, kind), own in maps.items():
-        guide = maps[TEACHER, kind]
-        if name != TEACHER:
-            rows.append(
-                {
-                    "map": KINDS[kind],
-                    "student": _named(name),
-                    "cosine with the teacher's map": _mean(cosines(own, guide)),
-                    "with the teacher's map of another image of the class": _mean(cosines(own, guide[other])),
-                    "student's maps that are zero": f"{_zero(own):.1%}",
-                    "teacher's maps that are zero": f"{_zero(guide):.1%}",
-                }
-            )
-    caption = (
-        f"Agreement of maps at {layer} of the true class, mean over those of {len(data)} images of {data.name} "
-        f"({data.split}) for which neither map is zero"
-    )
-    return HTML(html_table(rows, caption, "diswot-table3_5-agreement"))
-
-
-def _mean(values: Tensor) -> str:
-    known = values[~values.isnan()]
-    return f"{float(known.mean()):.3f}" if len(known) else ""
-
-
-def _zero(maps: Tensor) -> float:
-    return float((maps == 0).flatten(1).all(dim=1).double().mean())
 
 
 # --- is it the tumour? ------------------------------------------------------------------------------------
 
 
-def tumour_table(maps: Maps, data: ImageSet | None, layer: str) -> HTML:
-    """Pointing game and share of the map inside the tumour, of every network and kind of map.
+def tumour_table(*looks: Results) -> HTML:
+    """Pointing game and share of the map inside the tumour, of every network and kind of map: means over seeds.
 
     Args:
-        maps: of `class_maps`.
-        data: the images that they belong to, with masks; those without tumour are left out.
-        layer: where the maps were read.
-
-    Raises:
-        ValueError: a set whose tumours are not known.
+        looks: results of figure 3.8, of 3.9 or of both, each with its kinds of map; at one scale.
     """
-    if data is None or not maps:
-        return _nothing(data)
-    if data.masks is None:
-        raise ValueError(f"{data.name} has no tumour masks: take the phantom, whose tumours are known")
-    tumours = torch.from_numpy(np.asarray(data.masks))
-    there = tumours.flatten(1).any(dim=1)
-    rows = []
-    for (name, kind), own in maps.items():
-        measured = localisation(own[there], tumours[there])
-        rows.append(
-            {
-                "map": KINDS[kind],
-                "network": _named(name),
-                "peak in the tumour": f"{measured['pointing']:.1%}",
-                "share of the map in it": f"{measured['inside']:.1%}",
-            }
-        )
-    area = f"{measured['area']:.1%}"
-    rows.append({"map": "guessing", "network": "", "peak in the tumour": area, "share of the map in it": area})
+    rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for entry in (entry for results in looks for entry in results.entries):
+        if "inside_tumour" in entry.metrics:
+            network, method = entry.cell["network"], entry.cell["method"]
+            name = _named(method) if network == "student" else network
+            rows.setdefault((entry.cell["map"], name), []).append(entry.metrics)
+    if not rows:
+        return sentence("No network's maps are recorded here on images whose tumours are known; the phantom's are.")
+    shown = [
+        {
+            "map": KINDS[kind],
+            "network": name,
+            "peak in the tumour": f"{fmean(each['points_at_tumour'] for each in found):.1%}",
+            "share of the map in it": f"{fmean(each['inside_tumour'] for each in found):.1%}",
+        }
+        for (kind, name), found in rows.items()
+    ]
+    size = SIZES[looks[0].scale]
     caption = (
-        f"Maps at {layer} of the true class on {int(there.sum())} images of {data.name} ({data.split}) with a tumour. "
-        "A map that is zero points by chance, and has no share"
+        f"Maps at {size.layers} of the true class on the test images of {size.dataset} with a tumour. A map that is "
+        "zero points by chance, and has no share"
     )
-    return HTML(html_table(rows, caption, "diswot-table3_5-tumour"))
+    return HTML(html_table(shown, caption, "diswot-table3_5-tumour"))
 
 
 # --- pictures ---------------------------------------------------------------------------------------------
@@ -252,7 +137,7 @@ def one_of_each_plane(found: Mapping[str, nn.Module], layer: str, slices: int = 
     alive = np.ones(len(data), dtype=bool)
     for name in SHOWN:
         if name in found:
-            maps = maps_of(found[name], _pixels(data), "gradcam", "predicted", layer)
+            maps = maps_of(found[name], normalised(data), "gradcam", "predicted", layer)
             alive &= (maps != 0).flatten(1).any(dim=1).numpy()
     chosen = []
     for plane in range(len(PLANES)):
@@ -273,7 +158,7 @@ def maps_figure(found: Mapping[str, nn.Module], data: ImageSet | None, kind: str
     shown = [name for name in SHOWN if name in found]
     if data is None or not shown:
         return _nothing(data)
-    images, planes = _pixels(data), planes_of(data.indices, PHANTOM["test"][1])
+    images, planes = normalised(data), planes_of(data.indices, PHANTOM["test"][1])
     heat = {name: maps_of(found[name], images, kind, "predicted", layer).numpy() for name in shown}
     with torch.no_grad():
         predicted = {name: found[name](images).argmax(dim=1).tolist() for name in shown}
@@ -332,7 +217,7 @@ def identity_table(
     """
     if data is None or not found:
         return _nothing(data)
-    images, labels = _pixels(data), labels_of(data)
+    images, labels = normalised(data), labels_of(data)
     rows = []
     for name, network in found.items():
         gaps = {LAYERS[layer]: apart(network, images, labels, layer) for layer in ("s32", "s16")}
@@ -391,7 +276,7 @@ def algebra_table(found: Mapping[str, nn.Module], data: ImageSet | None, layer: 
 
 def _seen(network: nn.Module, data: ImageSet, layer: str) -> tuple[Tensor, Tensor]:
     """Features and Grad-CAM maps of the true class at the layer, double precision."""
-    features, logits = in_double(network, _pixels(data), layer)
+    features, logits = in_double(network, normalised(data), layer)
     return features.detach(), class_map(features, logits, labels_of(data)).detach()
 
 
@@ -439,7 +324,7 @@ def _nothing(data: ImageSet | None) -> HTML:
     """Why a board is empty: pages give it images for smoke runs alone."""
     if data is None:
         return sentence(
-            "Measured for smoke runs alone, on the phantom: the records of runs on real images keep neither networks "
-            "nor maps."
+            "Shown for smoke runs alone, on the phantom: the book's pictures are of embedded images, and records keep "
+            "neither networks nor maps."
         )
     return sentence("The weights of teacher and students are not here, so their maps cannot be made.")

@@ -41,6 +41,7 @@ class Size:
         draws: of untrained weights and a batch, over which scores are averaged.
         dropout: of the dense layers; none in smoke, where a few epochs with it end anywhere.
         subset: training images taken, None for all.
+        explained: test images whose maps are looked at, None for all.
     """
 
     dataset: str
@@ -58,6 +59,7 @@ class Size:
     draws: int = 16
     dropout: float = DROPOUT
     subset: int | None = None
+    explained: int | None = None
 
 
 # Smoke: one narrow student with either head, and a shallower one.
@@ -65,7 +67,7 @@ _SMOKE = (Member(0.35, 11, "gap"), Member(0.35, 11, "dsc"), Member(0.35, 17, "ga
 SIZES = {
     "smoke": Size(
         "phantom", 64, 0, 2, 2, (2, 3), students=_SMOKE, teacher=NARROW_TEACHER, best=_SMOKE[0],
-        layers="s32", lr=2e-3, batch_size=16, draws=2, dropout=0.0, subset=640,
+        layers="s32", lr=2e-3, batch_size=16, draws=2, dropout=0.0, subset=640, explained=200,
     ),
     "tiny": Size("brain_mri_64", 64, 571, 6, 10, (15, 30), lr=1e-3),
     "small": Size("brain_mri_128", 128, 571, 15, 10, (15, 30, 50)),
@@ -163,6 +165,24 @@ def scores_trained(scale: str, seed: int, how: How = AS_USUAL) -> Trial:
         parents={"teacher": alone(scale, teacher, seed, how)},
         teacher_options=_options(scale, teacher, how.start),
         **_scored(scale, seed, "gaussian"),
+    )
+
+
+def maps(scale: str, network: Member, seed: int, method: str, how: How = AS_USUAL) -> Trial:
+    """How alike the maps of a trained student and its teacher are, and where they lie; at the losses' layer."""
+    size = SIZES[scale]
+    return Trial.of(
+        "relevance_maps",
+        parents={
+            "teacher": alone(scale, size.teacher, seed, how),
+            "student": student(scale, network, seed, method, how),
+        },
+        dataset=size.dataset,
+        model_options=_options(scale, network, how.start),
+        teacher_options=_options(scale, size.teacher, how.start),
+        layer=size.layers,
+        images=size.explained,
+        seed=seed,
     )
 
 

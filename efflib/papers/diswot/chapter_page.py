@@ -13,7 +13,7 @@ import torch
 from IPython.display import HTML, Markdown
 from torch import Tensor, nn
 
-from efflib.data import NORMALISATION, ImageSet, leakage, load_dataset
+from efflib.data import ImageSet, leakage, load_dataset
 from efflib.data.embedded import PHANTOM
 from efflib.data.phantom import PLANES, planes_of
 from efflib.explain import conservation, localisation
@@ -22,12 +22,12 @@ from efflib.models import count_parameters
 from efflib.papers.baselines import new_model
 from efflib.papers.distillation import Work, work_of
 from efflib.papers.diswot import arms
-from efflib.papers.diswot.agreement import LAYERS, maps_of
 from efflib.papers.diswot.audit import load
 from efflib.papers.diswot.claims import CLASSES
+from efflib.papers.diswot.maps import LAYERS, maps_of, normalised
 from efflib.papers.diswot.scores import Scored, score_space
 from efflib.papers.diswot.tables import tables
-from efflib.papers.features import labels_of, pixels_of
+from efflib.papers.features import labels_of
 from efflib.papers.pictures import overlay, trained_model
 from efflib.report.figures import image_grid, themed
 from efflib.report.html import html_table
@@ -284,7 +284,7 @@ class Explained:
 def explain(found: Networks, per_class: int = 10) -> Explained:
     """Every map of every network on the first slices of each tumour class."""
     data = tumours(per_class)
-    images, labels = pixels_of(data, *NORMALISATION[data.name]), labels_of(data)
+    images, labels = normalised(data), labels_of(data)
     with torch.no_grad():
         right = torch.stack([network(images).argmax(dim=1) == labels for network in found.values()]).all(dim=0)
     maps = {
@@ -391,7 +391,7 @@ def without_biases(network: nn.Module) -> nn.Module:
 
 def ratios(network: nn.Module, data: ImageSet, rule: str) -> Tensor:
     """(N,) sum of the pixels' relevance over the logit of the true class, which it explains."""
-    return conservation(network, pixels_of(data, *NORMALISATION[data.name]), "input", labels_of(data), rule)
+    return conservation(network, normalised(data), "input", labels_of(data), rule)
 
 
 def conservation_table(network: nn.Module, per_class: int = 2) -> HTML:
@@ -473,7 +473,7 @@ def distances(found: Networks, data: ImageSet, shares: Sequence[float] = (1.0, 0
         A row per share: the unsquared distance (eq. 2.12), half of its square, the cosine form (eq. 2.27), and the
         length of the gradient of both with respect to the student's features.
     """
-    images = pixels_of(data, *NORMALISATION[data.name])
+    images = normalised(data)
     with torch.no_grad():
         teacher, student = (found[name].maps(images)["s32"].double() for name in ("teacher", "student"))  # type: ignore[operator]
     rows = []

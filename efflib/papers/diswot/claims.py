@@ -4,10 +4,12 @@ The wording and the statistics follow section 5 of the implementation spec. Ever
 of one seed share the teacher, the initial student, and the order and the views of the images. Where the spec counts
 seeds ("in 2 of 3"), a count decides; what is claimed of the order of sixteen students is tested over the students, by
 the means over seeds. Cells of tables 3.3 to 3.5 are {student, method, epochs}, those of tables 3.6 to 3.8 {model,
-method, epochs}; all read the run of that method after so many epochs.
+method, epochs}; all read the run of that method after so many epochs. Cells of figures 3.8 and 3.9 are {network,
+method, map}, at the end of the run.
 
 Metrics: ``last``, accuracy on all test images in percent; ``leak_free``, on those that are neither exact nor near
-copies of training images; ``train``, on the training images without augmentation.
+copies of training images; ``train``, on the training images without augmentation; those of figures 3.8 and 3.9 are told
+in `efflib.papers.diswot.maps`.
 """
 
 from __future__ import annotations
@@ -166,6 +168,25 @@ def explanations_beat(other: str) -> Callable[[Any], list[Comparison]]:
 
     def comparisons(results: Any) -> list[Comparison]:
         return [_methods(results, "lrp_cosine", other, _late(results))]
+
+    return comparisons
+
+
+# --- figures 3.8 and 3.9: where the networks look ---------------------------------------------------------
+
+
+def looks(kind: str, one: str, other: str, metric: str = "cosine") -> Callable[[Any], list[Comparison]]:
+    """diswot.fig3_8 and fig3_9: the maps of one student are more like the teacher's, or more in the head.
+
+    Args:
+        kind: of map, as in `efflib.papers.diswot.maps.KINDS`.
+        one, other: methods of the two students.
+        metric: "cosine", "beyond_image" or "inside_head" of the recipe `relevance_maps`.
+    """
+
+    def comparisons(results: Any) -> list[Comparison]:
+        arms = [results.samples(metric=metric, network="student", method=name, map=kind) for name in (one, other)]
+        return [Comparison(f"{kind}, {metric}: {one} - {other}", paired(*arms))]
 
     return comparisons
 
@@ -430,6 +451,27 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
          "best student, 30 epochs", explanations_beat("baseline"), "tiny"),
         ("i", "LRP + L2 beats Grad-CAM + L2 at 30 epochs, the middle link of the order that table 2.2 states", "paper",
          "best student", lrp_beats_gradcam, "small"),
+    ),
+    "fig3_8": claims_of(
+        "diswot", "fig3_8",
+        ("a", "The LRP student's Grad-CAM maps are more like the teacher's than the Grad-CAM student's", "paper",
+         "best student, full length, true class", looks("gradcam", "lrp_cosine", "gradcam_l2"), "tiny"),
+        ("b", "More of the LRP student's Grad-CAM maps lies in the head (the Grad-CAM student is said to activate "
+         "boundary areas)", "paper", "best student, full length, true class",
+         looks("gradcam", "lrp_cosine", "gradcam_l2", "inside_head"), "tiny"),
+        ("c", "Distilling Grad-CAM maps makes them more like the teacher's than KD alone, beyond what another image of "
+         "the class gives", "ours", "best student, full length, true class",
+         looks("gradcam", "gradcam_l2", "kd", "beyond_image"), "tiny"),
+    ),
+    "fig3_9": claims_of(
+        "diswot", "fig3_9",
+        ("a", "The LRP student's 'LRP' maps are more like the teacher's than the Grad-CAM student's", "paper",
+         "best student, full length, true class", looks("gxa", "lrp_cosine", "gradcam_l2"), "tiny"),
+        ("b", "Distilling 'LRP' maps makes them more like the teacher's than KD alone, beyond what another image of "
+         "the class gives", "ours", "best student, full length, true class",
+         looks("gxa", "lrp_cosine", "kd", "beyond_image"), "tiny"),
+        ("c", "So it is when relevance is propagated through the layers (LRP in its usual sense)", "ours",
+         "best student, full length, true class", looks("lrp", "lrp_cosine", "kd", "beyond_image"), "tiny"),
     ),
     "table3_6": claims_of(
         "diswot", "table3_6",

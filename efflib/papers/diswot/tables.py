@@ -5,7 +5,7 @@ Cells that differ in `epochs` alone share a trial (see `arms`); a table's view r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ CONFIGURATIONS["paper"] = CONFIGURATIONS["small"]
 MEASURES = ("precision", "recall", "f1")
 _HOW = {"starts": "start", "rates": "lr", "augmentations": "augment"}  # choice of a page -> field of `arms.How`
 ACCURACIES = ("last", "leak_free")
+LOOKS = ("cosine", "beyond_image", "zero_maps", "inside_head")  # of figures 3.8 and 3.9
 
 
 def _space_grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
@@ -82,6 +83,23 @@ def _configurations_grid(scale: str, seeds: list[int], choices: dict[str, tuple]
                 if epochs <= arms.length(scale, size.best, method):
                     yield from _students(scale, size.best, method, epochs, seed, _how(choices))
     yield {"student": "nearest_neighbour"}, seeds[0], arms.nearest_neighbour(scale)
+
+
+def _looks_grid(*kinds: str) -> Callable[[str, list[int], dict[str, tuple]], Entries]:
+    """Grid of figures 3.8 and 3.9: kinds of map of every network of table 3.5, read from the same trials."""
+
+    def grid(scale: str, seeds: list[int], choices: dict[str, tuple]) -> Entries:
+        best, methods = arms.SIZES[scale].best, choices.get("methods") or CONFIGURATIONS[scale]
+        for seed in seeds:
+            trials = {method: arms.maps(scale, best, seed, method, _how(choices)) for method in methods}
+            first = trials[methods[0]]  # what all trials of a seed measure alike
+            for kind in kinds:
+                yield {"network": "teacher", "method": "baseline", "map": kind}, seed, first
+                for method, trial in trials.items():
+                    yield {"network": "student", "method": method, "map": kind}, seed, trial
+                yield {"network": "uniform", "method": "control", "map": kind}, seed, first
+
+    return grid
 
 
 def _students(
@@ -168,6 +186,11 @@ def class_report(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> Mapping
     return {"class_report": values[claims.CLASSES.index(cell["class"])]}
 
 
+def looks(cell: Mapping[str, Any], metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """View of figures 3.8 and 3.9: what is measured of one network's maps of one kind."""
+    return metrics.get("maps", {}).get(cell["map"], {}).get(cell["network"], {})
+
+
 def last_map(side: int) -> str:
     """Size of the networks' last map for images of one side: "7 x 7" at 224 px."""
     return f"{side // 32} x {side // 32}"
@@ -243,6 +266,14 @@ tables = {
     "table3_5_parameters": _cost_table(
         "table3_5_parameters", "Parameters of the best student", _best_costs_grid, "backbone_keras_parameters",
         "table3_5", choices=_METHODS,
+    ),
+    "fig3_8": _table(
+        "fig3_8", "Where Grad-CAM looks", _looks_grid("gradcam"), _METHODS,
+        measures=LOOKS, view=looks, page="table3_5",
+    ),
+    "fig3_9": _table(
+        "fig3_9", "Where relevance lies", _looks_grid("gxa", "lrp"), _METHODS,
+        measures=LOOKS, view=looks, page="table3_5",
     ),
     "table3_6": _table("table3_6", "Teacher and final student: accuracy and cost", _final_grid, _RUNS),
     "table3_6_parameters": _cost_table(
