@@ -34,7 +34,7 @@ Only = Annotated[
 def list_() -> None:
     """List the tables, with what is recorded of each at every scale."""
     from efflib.papers import PAPERS, all_tables
-    from efflib.report.verdict import SCALES
+    from efflib.scales import SCALES
     from efflib.trials import collect
 
     tables = all_tables()

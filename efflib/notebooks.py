@@ -27,10 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from efflib.scales import SCALES, check_scale
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "notebooks"
 EXECUTED = ROOT / "book" / "executed"
-SCALES = ("smoke", "tiny", "small", "paper")
 SMOKE_LIMIT = 600  # seconds; a smoke notebook takes less than 60 on two cores, so ten times that means it hangs
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 INJECTED = "# Parameters"  # the first line of the cell papermill adds behind the parameters cell
@@ -479,8 +480,10 @@ def book_parameters(source: Path, scale: str) -> dict[str, Any]:
     Raises:
         NotebookError: unknown scale.
     """
-    if scale not in SCALES:
-        raise NotebookError(f"Unknown scale {scale!r}{_suggest(scale, SCALES)} Scales: {', '.join(SCALES)}.")
+    try:
+        check_scale(scale)
+    except ValueError as problem:
+        raise NotebookError(str(problem)) from None
     return {"scale": scale} if "scale" in declared(source) else {}
 
 

@@ -104,7 +104,7 @@ MISTAKES = [
     (("plan", "bimask.table9"), "unknown table 'bimask.table9'; known: bimask.table2"),
     (("plan", "bimsk.table2"), "unknown paper 'bimsk'; known: bimask"),
     (("plan", "bimask"), "unknown table 'bimask'; known: bimask.table2"),
-    (("plan", "bimask.table2", "--scale", "big"), "nknown scale 'big'"),
+    (("plan", "bimask.table2", "--scale", "big"), "nknown scale: 'big'"),
     (("plan", "bimask.table2", "--seeds", "x"), "--seeds takes a number or a list such as 0,3,4; got 'x'"),
     (("plan", "bimask.table2", "--seeds", "0"), "seeds=0"),
     (("plan", "bimask.table2", "--seeds", "1,1"), "seeds=[1, 1]"),

@@ -233,7 +233,7 @@ def test_repeated_cells_get_different_ids(tmp_path):
 def test_unknown_notebook_and_scale_are_named():
     with pytest.raises(notebooks.NotebookError, match="There is no notebook 'bimask/tabel2'"):
         notebooks.source_of("bimask/tabel2")
-    with pytest.raises(notebooks.NotebookError, match="Unknown scale 'smok'; did you mean 'smoke'"):
+    with pytest.raises(notebooks.NotebookError, match=r"unknown scale: 'smok'\. Did you mean 'smoke'"):
         notebooks.book_parameters(Path("x.py"), "smok")
 
 

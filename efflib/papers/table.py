@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efflib.report.measures import SELECTIONS
-from efflib.report.verdict import Comparison, check_scale
+from efflib.report.verdict import Comparison
+from efflib.scales import check_scale
 
 if TYPE_CHECKING:
     from efflib.trials import Trial

@@ -12,7 +12,6 @@ from efflib.report.verdict import (
     NOT_RUN,
     OPEN,
     REPRODUCED,
-    SCALES,
     SUPPORTED,
     UNDETERMINED,
     Comparison,
@@ -23,6 +22,7 @@ from efflib.report.verdict import (
     paired,
     seeds_needed,
 )
+from efflib.scales import SCALES
 
 __all__ = [
     "AGREE",

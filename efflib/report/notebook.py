@@ -19,11 +19,11 @@ from efflib.report.verdict import (
     CLAIM_VERDICTS,
     NOT_RUN,
     OPEN,
-    SCALES,
     UNDETERMINED,
     ClaimVerdict,
     margin_note,
 )
+from efflib.scales import SCALES
 
 _UNANSWERED = ("failed", "stale")  # how the reason of a cell begins that has records, but none that counts
 

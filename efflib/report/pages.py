@@ -16,7 +16,8 @@ from efflib.report.html import html_table
 from efflib.report.notebook import evidence
 from efflib.report.speed import speed_markdown
 from efflib.report.tables import ledger
-from efflib.report.verdict import CELL_VERDICTS, LOWER, REPRODUCED, SCALES
+from efflib.report.verdict import CELL_VERDICTS, LOWER, REPRODUCED
+from efflib.scales import SCALES
 
 _NAME = re.compile(r"(table|figure|fig)(\d+(?:_\d+)?)((?:_[a-z]+)*)")
 _SPELLED = {"flops": "FLOPs", "macs": "MACs"}

@@ -19,7 +19,6 @@ from efflib.report.verdict import (
     HIGHER,
     LOWER,
     NOT_RUN,
-    SCALES,
     SUPPORTED,
     UNDETERMINED,
     CellVerdict,
@@ -31,6 +30,7 @@ from efflib.report.verdict import (
     margin_for,
     paired,
 )
+from efflib.scales import SCALES
 
 if TYPE_CHECKING:
     import pandas as pd

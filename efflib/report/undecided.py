@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from efflib.report.verdict import MIN_SEEDS, NOT_RUN, SCALES, UNDETERMINED, ClaimVerdict, claim_verdict
+from efflib.report.verdict import MIN_SEEDS, NOT_RUN, UNDETERMINED, ClaimVerdict, claim_verdict
+from efflib.scales import SCALES
 from efflib.trials import Entry, Results, Store, Trial, collect
 from efflib.trials.campaign import Need
 from efflib.trials.trial import with_parents

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-SCALES = ("smoke", "tiny", "small", "paper")
+from efflib.scales import SCALES, check_scale
 
 REPRODUCED, HIGHER, LOWER = "reproduced", "higher", "lower"
 UNDETERMINED, NOT_RUN = "undetermined", "not run"
@@ -237,17 +237,6 @@ class ClaimVerdict:
     disagree: int
     open: int
     comparisons: tuple[Comparison, ...] = field(default=(), repr=False)
-
-
-def check_scale(scale: str) -> str:
-    """Return ``scale`` if it is one of smoke, tiny, small, paper.
-
-    Raises:
-        ValueError: names the scales that exist.
-    """
-    if scale not in SCALES:
-        raise ValueError(f"Unknown scale {scale!r}. Scales are: {', '.join(SCALES)}.")
-    return scale
 
 
 def interval(values: Iterable[float] | Mapping[int, float]) -> Interval:

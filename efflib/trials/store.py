@@ -12,11 +12,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from efflib.data.cache import replacing
+from efflib.scales import check_scale
 from efflib.trials.record import Record, Weights
 from efflib.trials.roots import cache_root, results_root, smoke_root
 from efflib.trials.trial import Trial, digest
-
-SCALES = ("smoke", "tiny", "small", "paper")
 
 
 class Store:
@@ -40,9 +39,7 @@ class Store:
         Raises:
             ValueError: unknown scale.
         """
-        if scale not in SCALES:
-            raise ValueError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
-        return cls(smoke_root() if scale == "smoke" else results_root())
+        return cls(smoke_root() if check_scale(scale) == "smoke" else results_root())
 
     def records(self) -> list[Record]:
         """All readable records, by file name. An unreadable file is set aside as `<name>.broken`, with a warning."""

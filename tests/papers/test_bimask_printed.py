@@ -306,7 +306,7 @@ def test_trials_are_unique_and_parents_come_first(printed: dict[str, PrintedTabl
 @pytest.mark.parametrize(
     ("scale", "seeds", "choices", "message"),
     [
-        ("huge", 1, {}, "Unknown scale 'huge'"),
+        ("huge", 1, {}, "unknown scale: 'huge'"),
         ("tiny", 0, {}, "seeds=0"),
         ("tiny", [], {}, "distinct non-negative"),
         ("tiny", [1, 1], {}, r"seeds=\[1, 1\]"),

@@ -14,7 +14,7 @@ from efflib.papers.baselines import SIZES
 from efflib.papers.bimask import claims
 from efflib.papers.bimask.tables import ARMS, SCALES, arm, baseline, contender, scores, student, tables, teacher
 from efflib.papers.pkgd import arms as pkgd
-from efflib.report.verdict import SCALES as SCALE_NAMES
+from efflib.scales import SCALES as SCALE_NAMES
 from efflib.training import cifar_lr, cifar_rd
 from efflib.trials.recipes import get_recipe
 

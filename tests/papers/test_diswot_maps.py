@@ -18,7 +18,8 @@ from efflib.papers.diswot import arms, maps
 from efflib.papers.diswot.maps import KINDS, MapsConfig, relevance_maps
 from efflib.papers.diswot.space import STUDENTS
 from efflib.papers.diswot.tables import CONFIGURATIONS, looks, tables
-from efflib.report.verdict import CONTRADICTED, NOT_RUN, SCALES, SUPPORTED
+from efflib.report.verdict import CONTRADICTED, NOT_RUN, SUPPORTED
+from efflib.scales import SCALES
 from efflib.trials.recipes import Context
 
 pytestmark = pytest.mark.usefixtures("no_data")

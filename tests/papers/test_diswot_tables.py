@@ -14,7 +14,8 @@ from efflib.papers.diswot.rivals import parameters
 from efflib.papers.diswot.space import ROLES, STUDENTS, TEACHER
 from efflib.papers.diswot.tables import class_report, mean_score, tables, whole_megabytes
 from efflib.report.tables import OURS, compare
-from efflib.report.verdict import CONTRADICTED, NOT_RUN, REPRODUCED, SCALES, SUPPORTED, UNDETERMINED
+from efflib.report.verdict import CONTRADICTED, NOT_RUN, REPRODUCED, SUPPORTED, UNDETERMINED
+from efflib.scales import SCALES
 from efflib.trials import Entry, Results
 from efflib.trials.recipes import Context, get_recipe
 from efflib.trials.trial import Trial, with_parents

@@ -17,7 +17,8 @@ from efflib.papers.encodenet import arms, claims
 from efflib.papers.encodenet.recipes import autoencoder_flops, parameter_count, second_stage_flops
 from efflib.papers.encodenet.tables import SCRATCH, in_millions, tables
 from efflib.papers.pkgd.tables import tables as pkgd
-from efflib.report.verdict import CONTRADICTED, NOT_RUN, SCALES, SUPPORTED, UNDETERMINED, claim_verdict, margin_for
+from efflib.report.verdict import CONTRADICTED, NOT_RUN, SUPPORTED, UNDETERMINED, claim_verdict, margin_for
+from efflib.scales import SCALES
 from efflib.training import cifar_rd, encodenet_attention, encodenet_base
 from efflib.trials import Trial
 

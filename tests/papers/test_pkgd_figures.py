@@ -27,7 +27,8 @@ from efflib.papers.pkgd.figures import SMOKE_TIMED
 from efflib.papers.pkgd.recipes import ClustersConfig, clusters, neighbour_accuracy, silhouette
 from efflib.papers.pkgd.tables import tables
 from efflib.papers.table import Table
-from efflib.report.verdict import SCALES, claim_verdict
+from efflib.report.verdict import claim_verdict
+from efflib.scales import SCALES
 from efflib.training import evaluate, seeded, tiny_imagenet
 from efflib.trials import Entry, Results, Store, Trial
 from efflib.trials.recipes import Context, get_recipe

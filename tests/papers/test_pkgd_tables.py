@@ -9,7 +9,7 @@ from efflib.papers.pkgd import demonstrations
 from efflib.papers.pkgd.arms import CROSS_FAMILY, FORMS, SAME_FAMILY, arm
 from efflib.papers.pkgd.claims import METHODS
 from efflib.papers.pkgd.tables import tables
-from efflib.report.verdict import SCALES
+from efflib.scales import SCALES
 from efflib.trials import Trial
 
 CIFAR_TABLES = ("table1", "table2", "table5")

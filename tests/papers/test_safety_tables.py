@@ -12,7 +12,8 @@ from efflib.papers.safety import arms, claims
 from efflib.papers.safety.drift import sizes_after
 from efflib.papers.safety.tables import CONTROLS, ROWS, SWEEP, tables
 from efflib.quantize import GAMMAS, preset
-from efflib.report.verdict import CONTRADICTED, NOT_RUN, SCALES, SUPPORTED, UNDETERMINED, claim_verdict
+from efflib.report.verdict import CONTRADICTED, NOT_RUN, SUPPORTED, UNDETERMINED, claim_verdict
+from efflib.scales import SCALES
 from efflib.trials import Trial
 
 CNN, DECODER = arms.MODELS

@@ -73,7 +73,7 @@ def test_run_returns_what_was_asked(lab, make):
     ("wrong", "named"),
     [
         ({"engine": "slurm"}, "unknown engine 'slurm'; known: local"),
-        ({"scale": "big", "store": None}, "unknown scale 'big'"),
+        ({"scale": "big", "store": None}, "unknown scale: 'big'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"precision": "fp8"}, "precision must be"),
     ],

@@ -208,5 +208,5 @@ def test_smoke_records_are_ignored_by_git():
 
 
 def test_an_unknown_scale_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown scale 'big'; known: smoke, tiny, small, paper"):
+    with pytest.raises(ValueError, match=r"unknown scale: 'big'\. Valid: smoke, tiny, small, paper"):
         Store.for_scale("big")

@@ -32,7 +32,8 @@ from efflib.papers.pictures import overlay, trained_model
 from efflib.report.figures import image_grid, themed
 from efflib.report.html import html_table
 from efflib.report.notebook import TablePage
-from efflib.report.verdict import CLAIM_VERDICTS, NOT_RUN, SCALES
+from efflib.report.verdict import CLAIM_VERDICTS, NOT_RUN
+from efflib.scales import SCALES
 from efflib.trials import Store, collect
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from efflib.papers.diswot.tables import PRINTED
 from efflib.papers.reports import classification
 from efflib.report.figures import one_legend, themed
 from efflib.report.html import html_table, sentence
-from efflib.report.verdict import SCALES, interval_text
+from efflib.report.verdict import interval_text
+from efflib.scales import SCALES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,7 +13,7 @@ from efflib.papers.encodenet import clustering
 from efflib.papers.encodenet.tables import tables
 from efflib.report.figures import image_grid
 from efflib.report.html import html_table, sentence
-from efflib.report.verdict import SCALES
+from efflib.scales import SCALES
 
 if TYPE_CHECKING:
     from efflib.data import ImageSet

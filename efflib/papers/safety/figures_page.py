@@ -28,7 +28,7 @@ from efflib.quantize import mean_bits, preset, quantize_model, quantized_layers,
 from efflib.report.figures import one_legend, themed
 from efflib.report.html import sentence
 from efflib.report.notebook import evidence
-from efflib.report.verdict import SCALES
+from efflib.scales import SCALES
 from efflib.trials import Trial
 
 if TYPE_CHECKING:
