@@ -236,7 +236,7 @@ def test_the_grid_has_every_arm_once_and_says_whose(configurations) -> None:
     assert curves.grid()["lrp_cosine"] == ("gxa", "map", "cosine", "cosine")
     head, *lines = cells_of(curves.grid_table(configurations))
     rows = {(line[0], line[1]): dict(zip(head, line, strict=True)) for line in lines}
-    assert head[:2] == ["map", "relation"] and len(rows) == 4
+    assert head[:2] == ["map", "relation"] and len(rows) == 6
     text = " ".join(cell for row in rows.values() for cell in row.values())
     assert all(text.count(f"{name}: ") == 1 for name in curves.grid())
     cells = rows["Grad-CAM", "L2"]
@@ -246,6 +246,7 @@ def test_the_grid_has_every_arm_once_and_says_whose(configurations) -> None:
     lrp = "LRP (gradient x activation)"
     assert rows[lrp, "L2"]["maps of unit length, L2"] == "lrp_l2: thesis, 30 epochs"
     assert rows[lrp, "L2"]["maps, cosine (eq. 2.22)"] == "lrp_cosine_fro: ours"
+    assert rows["LRP, propagated", "cosine"]["maps, cosine (eq. 2.22)"] == "propagated_cosine: ours"
 
 
 def test_arms_that_are_said_to_differ_in_one_thing_do() -> None:
@@ -255,6 +256,7 @@ def test_arms_that_are_said_to_differ_in_one_thing_do() -> None:
         return [place for place in range(4) if own[one][place] != own[other][place]]
 
     assert differ("gradcam_l2", "lrp_gram") == differ("gradcam_cosine", "lrp_cosine") == [0]  # the map
+    assert differ("lrp_cosine", "propagated_cosine") == [0]
     assert differ("lrp_cosine", "lrp_cosine_fro") == [3]  # the relation
     assert differ("lrp_l2", "lrp_cosine_fro") == differ("lrp_l2", "lrp_l2_raw") == [2]  # the distance of maps
     assert differ("gradcam_cosine", "gradcam_l2") == [1, 2, 3]

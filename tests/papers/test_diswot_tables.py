@@ -73,9 +73,7 @@ def test_every_epoch_that_a_cell_asks_for_is_marked():
 def test_number_of_trainings_at_paper_scale():
     trials = with_parents(trial for name in tables for _, _, trial in entries(name, "paper"))
     assert sum(trial.recipe == "baseline" for trial in trials) == 2  # the teacher, and the best student alone
-    assert (
-        sum(trial.recipe == "distill" for trial in trials) == 15 + 8
-    )  # the other students, and eight arms of the best
+    assert sum(trial.recipe == "distill" for trial in trials) == 15 + 9  # the other students, and nine arms of the best
     assert sum(trial.recipe == "network_cost" for trial in trials) == 17
 
 
@@ -89,6 +87,9 @@ def test_the_settings_are_the_thesiss():
     assert student.settings.options["layers"] == "s32" and student.parents["teacher"] == arms.alone("paper", TEACHER, 3)
     assert arms.distilled("tiny", STUDENTS[BEST], 0, "lrp_cosine").settings.options["layers"] == "s16"  # type: ignore[attr-defined]
     assert "layers" not in arms.distilled("tiny", STUDENTS[BEST], 0, "kd").settings.options  # type: ignore[attr-defined]
+    # At the last map of this student, propagated relevance is gradient times activation.
+    propagated = arms.distilled("paper", STUDENTS[BEST], 0, "propagated_cosine").settings.options  # type: ignore[attr-defined]
+    assert (propagated["layers"], propagated["map"]) == ("s16", "lrp")
 
 
 # --- what a cell shows ------------------------------------------------------------------------------------
@@ -269,12 +270,16 @@ def printed_35() -> dict[tuple, float]:
 
 def test_table_3_5_as_printed_supports_what_it_can():
     values = printed_35()
-    found = {letter: verdict("table3_5", letter, Fake(values)) for letter in "abcdefghi"}
+    found = {letter: verdict("table3_5", letter, Fake(values)) for letter in "abcdefghij"}
     # LRP + L2 is printed at 30 epochs only, so that nothing tells whether it fell since 15.
     assert found == {
         "a": SUPPORTED, "b": NOT_RUN, "c": SUPPORTED, "d": SUPPORTED, "e": SUPPORTED, "f": NOT_RUN, "g": NOT_RUN,
-        "h": NOT_RUN, "i": SUPPORTED,
+        "h": NOT_RUN, "i": SUPPORTED, "j": NOT_RUN,
     }  # fmt: skip
+    values[BEST, "propagated_cosine", 30, "last"] = values[BEST, "lrp_cosine", 30, "last"] + 0.1
+    assert verdict("table3_5", "j", Fake(values)) == SUPPORTED
+    values[BEST, "propagated_cosine", 30, "last"] += 1
+    assert verdict("table3_5", "j", Fake(values)) == CONTRADICTED
     values[BEST, "gradcam_l2", 30, "last"] = 91.0
     assert verdict("table3_5", "a", Fake(values)) == CONTRADICTED
 

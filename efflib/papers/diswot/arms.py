@@ -83,14 +83,19 @@ ARMS: dict[str, tuple[str, Options]] = {
     "lrp_cosine": (
         "diswot_plus", {"map": "gxa", "semantic_target": "map", "distance": "cosine", "relation": "cosine"},
     ),
-    # Ours: the raw distance, the two that change nothing but the map of a printed one, and one that changes nothing but
-    # the relation term of the last printed one.
+    # Ours: the raw distance, the two that change nothing but the map of a printed one, one that changes nothing but the
+    # relation term of the last printed one, and one whose maps are LRP in its usual sense, propagated through layers.
+    # At the last map of a student with a global average that is gradient times activation: it reads the one before.
     "lrp_l2_raw": ("diswot_plus", {"map": "gxa", "semantic_target": "map", "distance": "l2"}),
     "gradcam_cosine": (
         "diswot_plus", {"map": "gradcam", "semantic_target": "map", "distance": "cosine", "relation": "cosine"},
     ),
     "lrp_gram": ("diswot_plus", {"map": "gxa", "semantic_target": "gram", "distance": "fro"}),
     "lrp_cosine_fro": ("diswot_plus", {"map": "gxa", "semantic_target": "map", "distance": "cosine"}),
+    "propagated_cosine": (
+        "diswot_plus",
+        {"map": "lrp", "semantic_target": "map", "distance": "cosine", "relation": "cosine", "layers": "s16"},
+    ),
 }  # fmt: skip
 # Where the networks start (decision D15). The thesis does not say; what it reports of its images and first epochs fits
 # ImageNet weights, frozen in the students. Torchvision has such weights for the teacher and the best student only.
@@ -140,7 +145,7 @@ def distilled(scale: str, student: Member, seed: int, method: str, how: How = AS
         "distill",
         parents={"teacher": alone(scale, size.teacher, seed, how)},
         method=name,
-        options={**options, **layers},
+        options={**layers, **options},
         teacher_model="mobilenetv2",
         teacher_options=_options(scale, size.teacher, how.start),
         **_settings(scale, student, seed, length(scale, student, method), how),

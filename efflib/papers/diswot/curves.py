@@ -43,6 +43,7 @@ NAMES = {
     "lrp_gram": "LRP + L2 of similarities",
     "lrp_cosine_fro": "LRP + cosine, relation L2",
     "lrp_l2_raw": "LRP + L2, raw",
+    "propagated_cosine": "propagated LRP + cosine",
 }
 TERMS = {"cross_entropy": "cross-entropy", "kd": "KL, softened", "semantic": "semantic", "relation": "relation"}
 # Structure and distance of the semantic term -> column of the grid.
@@ -52,7 +53,7 @@ DISTANCES = {
     ("map", "l2_unit"): "maps of unit length, L2",
     ("map", "cosine"): "maps, cosine (eq. 2.22)",
 }
-MAPS = {"gradcam": "Grad-CAM", "gxa": "LRP (gradient x activation)"}
+MAPS = {"gradcam": "Grad-CAM", "gxa": "LRP (gradient x activation)", "lrp": "LRP, propagated"}
 RELATIONS = {"fro": "L2", "cosine": "cosine"}  # distance of the relation term -> words
 
 

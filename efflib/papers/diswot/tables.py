@@ -26,8 +26,8 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
     "smoke": ("gradcam_l2", "lrp_cosine", "baseline"),
     "tiny": ("gradcam_l2", "lrp_cosine", "kd", "baseline"),
     "small": (
-        "gradcam_l2", "lrp_l2", "lrp_cosine", "gradcam_cosine", "lrp_gram", "lrp_cosine_fro", "lrp_l2_raw", "kd",
-        "baseline",
+        "gradcam_l2", "lrp_l2", "lrp_cosine", "gradcam_cosine", "lrp_gram", "lrp_cosine_fro", "propagated_cosine",
+        "lrp_l2_raw", "kd", "baseline",
     ),
 }  # fmt: skip
 CONFIGURATIONS["paper"] = CONFIGURATIONS["small"]
