@@ -46,7 +46,7 @@ UNITS = {
     "megabytes": Unit("Size in MB (10⁶ bytes)", "MB", 2, lower_is_better=True),
     "score": Unit("DisWOT score", "score", 2, 2, lower_is_better=True),
     "cosine": Unit("Cosine of two maps", "cosine", 3),
-    "share": Unit("Share of 1", "share", 3),
+    "share": Unit("Shares between 0 and 1", "share", 3),
 }
 
 # Metric of a record -> column title, what it was measured on, and its unit; None: the unit of the printed table.
@@ -71,7 +71,7 @@ _METRICS: dict[str, tuple[str, str, str | None]] = {
     "class_known_mse": ("MSE if only the class is known", "training images", "mse"),
     "nearest_representative": ("nearest representative, %", "test images", "percent"),
     "cosine": ("cosine with the teacher's map", "test images", "cosine"),
-    "beyond_image": ("more than with that of another image", "test images", "cosine"),
+    "beyond_image": ("beyond other images of the class", "test images", "cosine"),
     "zero_maps": ("maps that are zero", "test images", "share"),
     "inside_head": ("share of the map in the head", "test images", "share"),
     "decoded_accuracy": ("baseline on decoded images, %", "test images", "percent"),

@@ -85,11 +85,12 @@ class TablePage:
             refuse_chance_level(results)
         return results
 
-    def headline(self, contrasts: Sequence[tuple[Arm, Arm]] = ()) -> Any:
+    def headline(self, contrasts: Sequence[tuple[Arm, Arm]] = (), beside: Sequence[Any] = ()) -> Any:
         """What held, at which scale, on which data, what a re-run costs; and the differences that matter most.
 
         Args:
             contrasts: pairs of arms (one, other): one less other is told for every setting measured.
+            beside: further Tables of this page, whose claims are counted too.
         """
         if not self.recorded:
             return _markdown(
@@ -97,10 +98,12 @@ class TablePage:
                 "it says nothing about the paper."
             )
         shown = self.show_scale()
-        verdicts = Counter(verdict.verdict for _, verdict in shown.claims)
+        scale = shown.results.scale
+        others = [compare(table, evidence(table, scale)).claims for table in beside]
+        verdicts = Counter(verdict.verdict for claims in (shown.claims, *others) for _, verdict in claims)
         counted = ", ".join(f"{verdicts[name]} {name}" for name in CLAIM_VERDICTS if verdicts[name])
-        held = f"of {len(shown.claims)} claims, {counted}" if shown.claims else "this table makes no claim"
-        text = f"**What held, at scale `{shown.results.scale}`:** {held}. {cost_in_words(shown.results)}"
+        held = f"of {verdicts.total()} claims, {counted}" if verdicts else "this table makes no claim"
+        text = f"**What held, at scale `{scale}`:** {held}. {cost_in_words(shown.results)}"
         measure, arms = headline_of(self.table), [arm for pair in contrasts for arm in pair]
         lines = [contrast(shown.results, measure, here, contrasts) for here in settings_of(shown.results, arms)]
         told = "\n".join(f"- {line}" for line in lines if line)

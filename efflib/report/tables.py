@@ -131,7 +131,7 @@ class TableComparison:
         names = list(dict.fromkeys(key for row in rows for key in row.keys))
         unit = self.table.printed.unit
         texts = [{**_key_texts(row, names), **_value_texts(row, self.measures, unit)} for row in rows]
-        return _without_empty(pd.DataFrame(texts), ("printed", self.measures[0].title, "verdict"))
+        return _shown(self.table, pd.DataFrame(texts), [self.measures[0].title])
 
     def claims_frame(self) -> pd.DataFrame:
         """The claims with their verdicts, one row each."""
@@ -230,7 +230,7 @@ class ScaleComparison:
             line["verdict"] = paper.verdict if paper else (OURS if row.printed is None else NOT_RUN)
             lines.append(line)
         measured = [f"{headline.title}, {scale}" for scale in self.by_scale]
-        return _without_empty(pd.DataFrame(lines), ("printed", *measured, "verdict"))
+        return _shown(self.table, pd.DataFrame(lines), measured)
 
     def claims_frame(self) -> pd.DataFrame:
         """The claims with verdict and counts per scale."""
@@ -333,8 +333,15 @@ def _printed_text(row: Row, unit: str) -> str:
     return number if row.printed_gain is None else f"{number} ({as_printed(row.printed_gain, unit, '+')})"
 
 
-def _without_empty(frame: pd.DataFrame, always: Sequence[str]) -> pd.DataFrame:
-    """The frame less the columns in which no row has a text, those named excepted."""
+def _shown(table: Any, frame: pd.DataFrame, measured: Sequence[str]) -> pd.DataFrame:
+    """The frame less the columns in which no row has a text, but for what is printed, measured and decided.
+
+    Of a figure or a table of words no number is printed, and none can be decided.
+    """
+    printed = ("printed", "verdict")
+    if not table.printed.numbers:
+        frame = frame.drop(columns=[*printed], errors="ignore")
+    always = (*printed, *measured)
     return frame[[name for name in frame.columns if name in always or (frame[name] != "").any()]]
 
 

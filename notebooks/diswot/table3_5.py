@@ -21,7 +21,8 @@ from efflib.papers.diswot import agreement, curves
 from efflib.report.notebook import TablePage, at_every_scale
 
 TablePage(diswot.tables["table3_5"], "smoke", 1).headline(
-    [("lrp_cosine", "gradcam_l2"), ("lrp_cosine", "lrp_l2"), ("lrp_cosine", "kd"), ("lrp_cosine", "baseline")]
+    [("lrp_cosine", "gradcam_l2"), ("lrp_cosine", "lrp_l2"), ("lrp_cosine", "kd"), ("lrp_cosine", "baseline")],
+    beside=[diswot.tables["fig3_8"], diswot.tables["fig3_9"]],
 )
 
 # %% [markdown]
@@ -32,7 +33,7 @@ TablePage(diswot.tables["table3_5"], "smoke", 1).headline(
 #
 # What the thesis defines as LRP is *gradient times activation* at one layer {cite:p}`draelos2020hirescam`, not a propagation from layer to
 # layer {cite:p}`bach2015lrp` ({ref}`audit <audit-diswot-8>`). On this page "LRP" in the name of a method means that; where
-# relevance is really propagated, the text says so.
+# relevance is really propagated, name and text say so.
 
 # %% tags=["parameters"]
 # scale: smoke (embedded data, seconds), tiny, small or paper; see "Repeat it" for the data they need.
@@ -54,6 +55,7 @@ check_parameters(globals())
 # %% tags=["hide-input"]
 from efflib.data import load_dataset
 from efflib.papers.diswot.arms import SIZES
+from efflib.papers.diswot.maps import PROPAGATED_AT
 from efflib.trials import Store
 
 findings, choices = (
@@ -100,8 +102,8 @@ curves.grid_table(curves.shown(page))
 # `lrp_cosine_fro` differs from `lrp_cosine` in the relation term alone. From `lrp_l2` it differs by a factor only: for maps of unit
 # length the squared L2 distance is twice the cosine distance, in value and gradient, so that `lrp_l2` against `lrp_cosine` compares two forms
 # of the relation term, and the semantic term with twice its weight against once. `lrp_l2_raw` is the distance of
-# equation 2.19 to the letter. `propagated_cosine` is `lrp_cosine` with maps of LRP in its usual sense, propagated through the layers; it
-# reads them one stride earlier at every scale, as at the last map of this student they would be the same. `tiny` runs the ones that decide the collapse, `small` and `paper` all. The learning rate is constant, so one run,
+# equation 2.19 to the letter. `propagated_cosine` is `lrp_cosine` with maps of LRP in its usual sense, propagated through the layers. At
+# the last map, which `paper` reads, the two are the same, so that it is among the runs of `small` only. `tiny` runs the ones that decide the collapse, `small` and `paper` all. The learning rate is constant, so one run,
 # read after 15, 30 and 50 epochs, gives all lengths.
 
 # %% tags=["remove-input"]
@@ -231,27 +233,31 @@ agreement.maps_figure(found, slices, "gxa", layer)
 
 # %% [markdown]
 # And relevance that *is* propagated through the layers behind the map, by the epsilon rule in dense layers and the gamma rule in
-# convolutions {cite:p}`montavon2019lrp`. Behind the last map of a `gap` student there are an average and dense layers, and it gives the map
-# of figure 3.9 once more:
+# convolutions {cite:p}`montavon2019lrp`. Behind the last map there are only an average or a flattening and dense layers, and it would give
+# the maps of figure 3.9 once more, in the teacher as well. So it is read one stride earlier, at every scale:
 
 # %% tags=["hide-input"]
-agreement.maps_figure(found, slices, "lrp", layer)
+agreement.maps_figure(found, slices, "lrp", PROPAGATED_AT)
 
 # %% tags=["remove-input"]
 agreement.coarseness(scale)
 
 # %% [markdown]
-# What the thesis reads off these pictures, that the LRP student "closely mirrors" its teacher and the Grad-CAM student looks past the
-# relevant regions, can be measured, on real images too. For every test image and its true class:
+# The thesis reads off its pictures that the LRP student "closely mirrors" its teacher, and that the Grad-CAM student often looks at
+# irrelevant regions, "such as ventricles or boundary areas". Whether students look where their teacher does can be measured, on real
+# images too. For the test images (at `smoke` the first 200) and their true classes, three numbers per network and kind of map:
 #
-# - the *cosine* of the student's and the teacher's map, where neither is zero. Maps without negative values are never far apart, so
-#   `uniform`, a map that prefers no place, stands below: a student that does not exceed it has told nothing about the teacher's map;
-# - how much *more* that is than the cosine with the teacher's map of *another* image of the class: agreement on the image, not on where
-#   such images usually have something;
-# - the share of a map *in the head*: pixels brighter than a tenth of white, the largest connected part, holes filled. `uniform` gives the
-#   head's share of the image.
+# - the *cosine* of the student's and the teacher's map, a mean over the images for which neither is zero. Maps without negative values are
+#   never far apart: `uniform` is a map that prefers no place, and a cosine below its is no evidence by itself;
+# - how far that is *beyond* the mean cosine with the teacher's maps of the *other images of the class*: agreement on the image, not on
+#   where such images usually have something. A map that does not depend on the image, `uniform` for one, has 0;
+# - the share of a map *in the head*: pixels brighter than a tenth of white, the largest connected part, holes filled. `uniform` has the
+#   head's share of the image. Maps that are zero, and images that are all head or none, are left out. Ventricles are inside, so that this
+#   sees only a part of what the thesis speaks of.
 #
-# The gain is that over the student trained alone, which never saw the teacher. This page's run, Grad-CAM (figure 3.8):
+# Students differ in which of their maps are zero, so that these are not the same images for all of them; the share of zero maps stands
+# beside. All students have been trained for as many epochs as Grad-CAM + L2. The *gain* is that of the cosine over the student trained alone, which never
+# saw the teacher. This page's run, Grad-CAM (figure 3.8):
 
 # %% tags=["remove-input"]
 cam.measured()
@@ -305,9 +311,9 @@ counted.comparison()
 # when one lies wholly on the other side, and `undetermined` otherwise. Differences are paired by seed. A collapse is a loss of more
 # than 5 points, and claims a and b count the seeds in which it happens: two of three decide (of more seeds, two thirds), fewer than three
 # decide nothing. An interval would not do, as falls of very different size make it wide. Claims marked *ours* are the questions that the
-# thesis does not ask. Questions a to h were written down on 21 November 2026, before any network trained on these images was recorded.
-# On 22 November, when two teachers were recorded and no student, a and b came to count seeds and claim i was added. Claim j, of an arm
-# that has not run, and the claims about figures 3.8 and 3.9 were written down on that day, too, before the maps of any network were
+# thesis does not ask. Questions a to h about table 3.5 were written down on 21 November 2026, before any network trained on these images was
+# recorded. On 22 November, when two teachers were recorded and no student, its a and b came to count seeds and i was added. Its j, of an
+# arm that has not run, and all claims about figures 3.8 and 3.9 were written down later that day, before the maps of any network were
 # measured on real images.
 
 # %% tags=["remove-input"]
@@ -325,7 +331,8 @@ lrp.claims()
 # 1. *LRP + L2.* Equation 2.19 compares raw maps, whose scale depends on the weights alone. The row of the table is read as the distance of
 #    maps of unit length (`lrp_l2`); the raw one runs beside it.
 # 2. *Cosine* replaces the distance of maps and that of features; the second as $1 - \langle R_t, R_s \rangle$.
-# 3. *Class.* The true class in the loss and in the numbers about maps, each network's own prediction in the pictures.
+# 3. *Class.* The true class in the loss and in the numbers about maps, each network's own prediction in the pictures. In figure 3.9, "Grad-CAM
+#    maps (column c)" are read as maps of gradient times activation of the student that was distilled with Grad-CAM.
 # 4. *Positive part* in both kinds of map, so that only the weighting differs.
 # 5. *Layer.* The last feature map at `paper` scale; at `tiny` and `small` (below 160 px) the one before the last stride. `smoke` takes the
 #    last, which is cheaper.
@@ -358,7 +365,8 @@ at_every_scale(page, curves.cost_table, nothing="No run has a recorded time yet.
 page.cost()
 
 # %% [markdown]
-# Reading the maps of trained networks takes seconds to minutes:
+# Behind figures 3.8 and 3.9: reading the maps (`relevance_maps`) takes seconds to minutes, but needs the trained weights, which are kept
+# on the machine that trained them; elsewhere the networks are trained again.
 
 # %% tags=["remove-input"]
 cam.cost()

@@ -116,7 +116,7 @@ def test_the_tumour_table_is_a_mean_over_seeds() -> None:
     assert rows["Grad-CAM", "teacher"]["peak in the tumour"] == "50.0%"
     assert rows[KINDS["lrp"], "LRP + cosine"]["share of the map in it"] == "25.0%"
     assert rows[KINDS["gxa"], "uniform"]["peak in the tumour"] == "3.0%"
-    assert "Maps at s32 of the true class on the test images of phantom" in output.data
+    assert "true class at s32, propagated ones at s16, on those of the first 200 test images of phantom" in output.data
 
 
 def test_no_tumours_are_known_where_none_is_recorded() -> None:

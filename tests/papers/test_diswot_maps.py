@@ -38,7 +38,7 @@ def data() -> ImageSet:
 @pytest.fixture(scope="module")
 def recorded_metrics(networks) -> dict[str, Any]:
     """What the recipe records of the two networks on the first 70 slices: two parts of what is made at once."""
-    return relevance_maps(_config(images=70), _context(networks)).metrics
+    return relevance_maps(_config(images=70, layer="s32"), _context(networks)).metrics
 
 
 def _config(**options: Any) -> MapsConfig:
@@ -93,21 +93,27 @@ def test_cosines_know_no_direction_of_a_zero_map() -> None:
     assert a == 0 and math.isnan(b) and c == pytest.approx(1)
 
 
-def test_the_next_image_of_the_class() -> None:
-    assert maps.another_of_class(torch.tensor([0, 1, 0, 1, 0, 2])).tolist() == [2, 3, 4, 1, 0, 5]
-
-
 def test_likeness_is_a_mean_over_maps_that_exist() -> None:
-    labels = torch.tensor([0, 0, 0, 1, 1])
-    guide = torch.tensor([[1.0, 0], [0, 1], [1, 1], [1, 0], [0, 0]])[:, None]
-    own = torch.tensor([[1.0, 0], [0, 0], [1, 0], [0, 2], [1, 0]])[:, None]
+    labels = torch.tensor([0, 0, 0, 0, 1, 1])
+    guide = torch.tensor([[1.0, 0], [0, 1], [1, 1], [0, 3], [1, 0], [0, 0]])[:, None]
+    own = torch.tensor([[1.0, 0], [0, 0], [1, 0], [0, 1e-20], [0, 2], [1, 0]])[:, None]
     found = maps.likeness(own, guide, labels)
-    # Images 1 and 4 have a zero map. Another image of the class: 1, 2, 0, 4 (zero), 3.
+    # Images 1 and 5 have a zero map, and image 4 is the only one left of its class.
     half = math.sqrt(0.5)
-    assert found["cosine"] == pytest.approx((1 + half + 0) / 3)
-    assert found["other_image"] == pytest.approx((0 + 1 + 1) / 3)
-    assert found["beyond_image"] == pytest.approx(((1 - 0) + (half - 1)) / 2)
+    assert found["cosine"] == pytest.approx((1 + half + 1 + 0) / 4)
+    others = [(half + 0) / 2, (1 + 0) / 2, (0 + half) / 2]
+    assert found["other_image"] == pytest.approx(sum(others) / 3)
+    assert found["beyond_image"] == pytest.approx((1 + half + 1 - sum(others)) / 3)
     assert set(maps.likeness(0 * own, guide, labels).values()) == {None}
+
+
+def test_a_map_that_knows_nothing_of_the_image_goes_not_beyond_other_images(networks, data) -> None:
+    guide = _made(networks, data, "gxa")["teacher"]
+    guide[2] = 0
+    fixed = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(0)).expand_as(guide)
+    for own in (torch.ones_like(guide), fixed):
+        found = maps.likeness(own, guide, torch.from_numpy(data.labels))
+        assert found["cosine"] > 0.1 and found["beyond_image"] == pytest.approx(0, abs=1e-12)
 
 
 # --- head -------------------------------------------------------------------------------------------------
@@ -121,6 +127,8 @@ def test_the_head_is_the_largest_bright_part_without_holes() -> None:
     wanted = np.zeros((8, 8), dtype=bool)
     wanted[1:6, 1:6] = True
     assert np.array_equal(maps.head_of(image), wanted)
+    assert np.array_equal(maps.head_of(image[1:, 1:]), wanted[1:, 1:]), "at the border"
+    assert maps.head_of(np.full((4, 4), 40, dtype=np.uint8)).all(), "grey everywhere: no share can be told"
     assert not maps.head_of(np.zeros((4, 4), dtype=np.uint8)).any()
 
 
@@ -145,7 +153,7 @@ def test_the_recipe_measures_the_parents_on_the_first_test_images(networks, reco
     labels, tumours = torch.from_numpy(data.labels), torch.from_numpy(np.asarray(data.masks))
     assert set(recorded_metrics["maps"]) == set(KINDS) and recorded_metrics["images"] == 70
     for kind, found in recorded_metrics["maps"].items():
-        made = _made(networks, data, kind)
+        made = _made(networks, data, kind, "s16" if kind == "lrp" else "s32")
         for name, value in maps.likeness(made["student"], made["teacher"], labels).items():
             assert found["student"][name] == pytest.approx(value, abs=1e-5)
             assert name not in found["teacher"]
@@ -155,6 +163,9 @@ def test_the_recipe_measures_the_parents_on_the_first_test_images(networks, reco
             there = tumours.flatten(1).any(1)
             pointing = localisation(own[there], tumours[there])["pointing"]
             assert found[role]["points_at_tumour"] == pytest.approx(pointing, abs=0.02)
+            alive = there & (own.amax((1, 2)) > 0)
+            share = (own * tumours).sum((1, 2))[alive] / own.sum((1, 2))[alive]
+            assert found[role]["inside_tumour"] == pytest.approx(float(share.mean()), abs=1e-5)
 
 
 def test_a_uniform_map_is_what_guessing_gives(recorded_metrics) -> None:
@@ -165,6 +176,7 @@ def test_a_uniform_map_is_what_guessing_gives(recorded_metrics) -> None:
         assert found["uniform"]["inside_tumour"] == pytest.approx(tumours.mean())
         assert found["uniform"]["points_at_tumour"] == pytest.approx(tumours.mean())
         assert 0 < found["uniform"]["cosine"] < 1 and found["uniform"]["zero_maps"] == 0
+        assert found["uniform"]["beyond_image"] == pytest.approx(0, abs=1e-12)
 
 
 def test_a_network_is_like_itself(networks) -> None:
@@ -198,10 +210,27 @@ def test_both_figures_read_the_same_trials_of_table_3_5s_networks(scale) -> None
     size = arms.SIZES[scale]
     trained = {trial for _, _, trial in tables["table3_5"].entries(scale, 2)}
     for trial in trials[0]:
-        assert trial.parents["student"] in trained
+        student: Any = trial.parents["student"]
+        assert student.settings.training.epochs == size.lengths[1], "all for as long"
+        assert student in trained or scale in ("small", "paper")
+        assert trial.config["model_options"] == student.config["model_options"]
+        assert trial.config["teacher_options"] == trial.parents["teacher"].config["model_options"]
         assert trial.parents["teacher"] == arms.alone(scale, size.teacher, trial.config["seed"])
         assert trial.config["layer"] == size.layers
     assert {cell["map"] for cell, _, _ in found["fig3_9"]} == {"gxa", "lrp"}
+
+
+def test_the_teacher_does_not_hang_on_one_method() -> None:
+    def teachers(**choices: Any) -> set[str]:
+        found = tables["fig3_8"].entries("tiny", 1, **choices)
+        return {trial.parents["student"].recipe for cell, _, trial in found if cell["network"] != "student"}
+
+    assert teachers() == {"baseline"} and teachers(methods=["kd"]) == {"distill"}
+
+
+def test_networks_that_normalise_themselves_do_so_here_too() -> None:
+    found = list(tables["fig3_8"].entries("tiny", 1, starts=["imagenet"]))
+    assert {trial.config["model_options"]["input_norm"] for _, _, trial in found} == {"imagenet"}
 
 
 def test_a_cell_shows_one_network_and_one_kind() -> None:
@@ -236,6 +265,8 @@ def test_claims_about_the_pictures_compare_students() -> None:
     found: Any = Looked(values)
     assert [verdict("fig3_8", letter, found) for letter in "abc"] == [SUPPORTED, CONTRADICTED, SUPPORTED]
     assert [verdict("fig3_9", letter, found) for letter in "abc"] == [CONTRADICTED, SUPPORTED, NOT_RUN]
+    values |= {("lrp_cosine", "lrp", "beyond_image"): 0.1, ("kd", "lrp", "beyond_image"): 0.2}
+    assert verdict("fig3_9", "c", found) == CONTRADICTED
 
 
 def test_smoke_looks_at_few_slices_and_all_others_at_every_test_image() -> None:

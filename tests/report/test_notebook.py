@@ -142,6 +142,23 @@ def test_partial_records_give_numbers_and_open_claims(home) -> None:
     assert "<td>baseline</td><td>toy &lt;cpu&gt;, 1 thread</td><td>3</td><td>6 min</td>" in texts["cost"]
 
 
+def test_claims_of_further_tables_of_a_page_are_counted(home) -> None:
+    home.fill(seeds=3, only=one_model)
+    plain, both = (shown(page().headline(beside=tables)) for tables in ((), (SWEEP,)))
+    assert f"of {len(TABLE.claims)} claims" in plain and SWEEP.claims
+    assert f"of {len(TABLE.claims) + len(SWEEP.claims)} claims" in both
+
+
+def test_a_figure_without_printed_numbers_has_neither_their_column_nor_verdicts(home) -> None:
+    table = pkgd.tables["figure6"]
+    home.fill(seeds=3, table=table)
+    text = shown(page(table).comparison())
+    assert "80.10 ± 0.25 (3)" in text and "<th>last</th>" in text
+    assert "<th>printed</th>" not in text and "<th>verdict</th>" not in text
+    home.fill(seeds=3)
+    assert "<th>printed</th>" in shown(page().comparison()) and "<th>verdict</th>" in shown(page().comparison())
+
+
 def test_a_larger_scale_with_baselines_alone_is_not_the_one_shown(home) -> None:
     home.fill("small", only=lambda cell: cell["method"] == "baseline")
     assert page().show_scale().results.scale == "small"  # nothing else is there

@@ -22,7 +22,7 @@ from efflib.distill.diswot_plus import class_map, relation_loss, semantic_loss
 from efflib.papers.diswot.arms import SIZES
 from efflib.papers.diswot.curves import NAMES
 from efflib.papers.diswot.identity import apart, in_double
-from efflib.papers.diswot.maps import KINDS, LAYERS, maps_of, normalised
+from efflib.papers.diswot.maps import KINDS, LAYERS, PROPAGATED_AT, maps_of, normalised
 from efflib.papers.features import labels_of
 from efflib.papers.pictures import trained_model
 from efflib.report.figures import themed
@@ -95,7 +95,7 @@ def tumour_table(*looks: Results) -> HTML:
     """
     rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for entry in (entry for results in looks for entry in results.entries):
-        if "inside_tumour" in entry.metrics:
+        if entry.metrics.get("inside_tumour") is not None:
             network, method = entry.cell["network"], entry.cell["method"]
             name = _named(method) if network == "student" else network
             rows.setdefault((entry.cell["map"], name), []).append(entry.metrics)
@@ -111,9 +111,10 @@ def tumour_table(*looks: Results) -> HTML:
         for (kind, name), found in rows.items()
     ]
     size = SIZES[looks[0].scale]
+    images = f"the first {size.explained} test images" if size.explained else "all test images"
     caption = (
-        f"Maps at {size.layers} of the true class on the test images of {size.dataset} with a tumour. A map that is "
-        "zero points by chance, and has no share"
+        f"Maps of the true class at {size.layers}, propagated ones at {PROPAGATED_AT}, on those of {images} of "
+        f"{size.dataset} that have a tumour. A map that is zero points by chance; shares are means over the others"
     )
     return HTML(html_table(shown, caption, "diswot-table3_5-tumour"))
 

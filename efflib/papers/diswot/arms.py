@@ -85,7 +85,6 @@ ARMS: dict[str, tuple[str, Options]] = {
     ),
     # Ours: the raw distance, the two that change nothing but the map of a printed one, one that changes nothing but the
     # relation term of the last printed one, and one whose maps are LRP in its usual sense, propagated through layers.
-    # At the last map of a student with a global average that is gradient times activation: it reads the one before.
     "lrp_l2_raw": ("diswot_plus", {"map": "gxa", "semantic_target": "map", "distance": "l2"}),
     "gradcam_cosine": (
         "diswot_plus", {"map": "gradcam", "semantic_target": "map", "distance": "cosine", "relation": "cosine"},
@@ -93,8 +92,7 @@ ARMS: dict[str, tuple[str, Options]] = {
     "lrp_gram": ("diswot_plus", {"map": "gxa", "semantic_target": "gram", "distance": "fro"}),
     "lrp_cosine_fro": ("diswot_plus", {"map": "gxa", "semantic_target": "map", "distance": "cosine"}),
     "propagated_cosine": (
-        "diswot_plus",
-        {"map": "lrp", "semantic_target": "map", "distance": "cosine", "relation": "cosine", "layers": "s16"},
+        "diswot_plus", {"map": "lrp", "semantic_target": "map", "distance": "cosine", "relation": "cosine"},
     ),
 }  # fmt: skip
 # Where the networks start (decision D15). The thesis does not say; what it reports of its images and first epochs fits
@@ -131,13 +129,15 @@ def length(scale: str, student: Member, method: str) -> int:
     return size.lengths[-1] if method in LONGEST else size.lengths[1]
 
 
-def alone(scale: str, network: Member, seed: int, how: How = AS_USUAL) -> Trial:
-    """A network trained with cross-entropy alone: the teacher, or a student's baseline."""
-    return Trial.of("baseline", **_settings(scale, network, seed, SIZES[scale].lengths[-1], how))
+def alone(scale: str, network: Member, seed: int, how: How = AS_USUAL, epochs: int | None = None) -> Trial:
+    """A network trained with cross-entropy alone, for so many epochs: the teacher, or a student's baseline."""
+    return Trial.of("baseline", **_settings(scale, network, seed, epochs or SIZES[scale].lengths[-1], how))
 
 
-def distilled(scale: str, student: Member, seed: int, method: str, how: How = AS_USUAL) -> Trial:
-    """A student beside the teacher of its seed; `method` is a key of ARMS."""
+def distilled(
+    scale: str, student: Member, seed: int, method: str, how: How = AS_USUAL, epochs: int | None = None
+) -> Trial:
+    """A student beside the teacher of its seed; `method` is a key of ARMS, `epochs` its `length` unless given."""
     size = SIZES[scale]
     name, options = ARMS[method]
     layers: Options = {"layers": size.layers} if name == "diswot_plus" else {}
@@ -145,16 +145,20 @@ def distilled(scale: str, student: Member, seed: int, method: str, how: How = AS
         "distill",
         parents={"teacher": alone(scale, size.teacher, seed, how)},
         method=name,
-        options={**layers, **options},
+        options={**options, **layers},
         teacher_model="mobilenetv2",
         teacher_options=_options(scale, size.teacher, how.start),
-        **_settings(scale, student, seed, length(scale, student, method), how),
+        **_settings(scale, student, seed, epochs or length(scale, student, method), how),
     )
 
 
-def student(scale: str, network: Member, seed: int, method: str, how: How = AS_USUAL) -> Trial:
+def student(
+    scale: str, network: Member, seed: int, method: str, how: How = AS_USUAL, epochs: int | None = None
+) -> Trial:
     """A student by any method, "baseline" included."""
-    return alone(scale, network, seed, how) if method == "baseline" else distilled(scale, network, seed, method, how)
+    if method == "baseline":
+        return alone(scale, network, seed, how, epochs)
+    return distilled(scale, network, seed, method, how, epochs)
 
 
 def scores(scale: str, seed: int, init: str = "gaussian") -> Trial:
@@ -174,13 +178,17 @@ def scores_trained(scale: str, seed: int, how: How = AS_USUAL) -> Trial:
 
 
 def maps(scale: str, network: Member, seed: int, method: str, how: How = AS_USUAL) -> Trial:
-    """How alike the maps of a trained student and its teacher are, and where they lie; at the losses' layer."""
+    """How alike the maps of a trained student and its teacher are, and where they lie; at the losses' layer.
+
+    All students are trained for the length that all methods share. Where some are trained for longer elsewhere, their
+    shorter run is one of its own, as records keep the last weights only.
+    """
     size = SIZES[scale]
     return Trial.of(
         "relevance_maps",
         parents={
             "teacher": alone(scale, size.teacher, seed, how),
-            "student": student(scale, network, seed, method, how),
+            "student": student(scale, network, seed, method, how, size.lengths[1]),
         },
         dataset=size.dataset,
         model_options=_options(scale, network, how.start),

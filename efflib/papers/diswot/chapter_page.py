@@ -69,16 +69,16 @@ def up_front() -> Markdown:
     lines = []
     for name in PAGES:
         table, told = tables[name], "no claim has been tested on real data yet"
-        counted = {
-            scale: Counter(verdict.verdict for _, verdict in shown.claims)
-            for scale, shown in TablePage(table, "smoke", 1).recorded.items()
-        }
+        counted: dict[str, Counter[str]] = {}
+        for own in (own for key, own in tables.items() if (own.page or key) == name and own.claims):
+            for scale, shown in TablePage(own, "smoke", 1).recorded.items():
+                counted.setdefault(scale, Counter()).update(verdict.verdict for _, verdict in shown.claims)
         # The nearest neighbour alone, which is recorded at every scale first, tests nothing.
         ran = [scale for scale, counts in counted.items() if counts.keys() - {NOT_RUN}]
         if ran:
             scale = max(ran, key=SCALES.index)
             verdicts = ", ".join(f"{counted[scale][v]} {v}" for v in CLAIM_VERDICTS if counted[scale][v])
-            told = f"of {len(table.claims)} claims, {verdicts} (scale `{scale}`)"
+            told = f"of {sum(counted[scale].values())} claims, {verdicts} (scale `{scale}`)"
         lines.append(f"- [{table.title}]({name}.ipynb): {told}.")
     return Markdown("\n".join(lines))
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from efflib.data import NORMALISATION, ImageSet, load_dataset
 from efflib.explain import grad_cam, localisation, relevance
 from efflib.models import count_macs, create_model
-from efflib.papers.baselines import SIZES
+from efflib.papers.baselines import SIZES, canary_context
 from efflib.papers.distillation import Options
 from efflib.papers.diswot.recipes import known_dataset
 from efflib.papers.features import labels_of, pixels_of
@@ -34,6 +34,9 @@ KINDS = {
 }
 HEAD = 0.1  # pixels above belong to the head, as fractions of white (spec, section 4.4)
 TUMOURS = ("phantom",)  # sets of brain slices whose masks are tumours
+# Behind the last map there is but a global average or a flattening, and dense layers: there the rules give gradient
+# times activation, in the teacher as well. One stride earlier they do not.
+PROPAGATED_AT = "s16"
 _PART = 64  # images whose maps are made at once
 _PASSES = 9.0  # forward passes' worth: forward and backward for each kind of map, propagation a little more
 
@@ -70,18 +73,13 @@ def cosines(first: Tensor, second: Tensor) -> Tensor:
     Args:
         first, second: (N, H, W), not negative.
     """
-    a, b = (maps.double().flatten(1) for maps in (first, second))
-    a, b = (own / own.amax(dim=1, keepdim=True) for own in (a, b))  # 0 / 0 is NaN: such a map has no direction
-    return F.cosine_similarity(a, b, dim=1)
+    return F.cosine_similarity(_scaled(first), _scaled(second), dim=1)
 
 
-def another_of_class(labels: Tensor) -> Tensor:
-    """For each image the position of the next one of its class, int64 (N,); its own if it is the only one."""
-    other = torch.empty_like(labels)
-    for label in labels.unique():
-        places = torch.nonzero(labels == label)[:, 0]
-        other[places] = places.roll(-1)
-    return other
+def _scaled(maps: Tensor) -> Tensor:
+    """Maps (N, H, W) as rows, over their largest value, float64: tiny ones survive, one that is zero becomes NaN."""
+    rows = maps.double().flatten(1)
+    return rows / rows.amax(dim=1, keepdim=True)
 
 
 def zero(maps: Tensor) -> Tensor:
@@ -97,11 +95,26 @@ def likeness(own: Tensor, guide: Tensor, labels: Tensor) -> dict[str, float | No
         labels: classes (N,).
 
     Returns:
-        "cosine"; "other_image", the same with the teacher's map of another image of the class; "beyond_image", the mean
-        difference of the two where both exist. None where there is no such image.
+        "cosine"; "other_image", the mean cosine with the teacher's maps of all other images of the class; and
+        "beyond_image", the mean difference of the two, over the images that have both. It is 0 for maps that do not
+        depend on the image, whatever the teacher's are. None where there is no such image.
     """
-    same, other = cosines(own, guide), cosines(own, guide[another_of_class(labels)])
+    same, other = cosines(own, guide), _with_others(own, guide, labels)
     return {"cosine": _mean(same), "other_image": _mean(other), "beyond_image": _mean(same - other)}
+
+
+def _with_others(own: Tensor, guide: Tensor, labels: Tensor) -> Tensor:
+    """Mean cosine of each image's own map with the guide's of the other images of its class, float64 (N,).
+
+    NaN where either map of the image itself is zero, so that images and guides are the same set, or it has no other.
+    """
+    found = torch.full((len(own),), torch.nan, dtype=torch.float64)
+    for label in labels.unique():
+        of_class = torch.nonzero((labels == label) & ~zero(own) & ~zero(guide))[:, 0]
+        if len(of_class) > 1:
+            a, b = (F.normalize(_scaled(maps[of_class]), dim=1) for maps in (own, guide))
+            found[of_class] = (a @ (b.sum(dim=0) - b).T).diagonal() / (len(of_class) - 1)
+    return found
 
 
 def _mean(values: Tensor) -> float | None:
@@ -152,11 +165,11 @@ def share_inside(maps: Tensor, objects: Tensor) -> float | None:
     return localisation(maps[told], objects[told])["inside"] if told.any() else None
 
 
-def _tumour(maps: Tensor, tumours: Tensor) -> dict[str, float]:
-    """Pointing game and share inside the tumour; a map that is zero points by chance, and has no share."""
+def _tumour(maps: Tensor, tumours: Tensor) -> dict[str, float | None]:
+    """Pointing game, in which a map that is zero points by chance, and `share_inside` the tumour."""
     there = partly(tumours)
-    found = localisation(maps[there], tumours[there])
-    return {"points_at_tumour": found["pointing"], "inside_tumour": found["inside"]}
+    pointing = localisation(maps[there], tumours[there])["pointing"]
+    return {"points_at_tumour": pointing, "inside_tumour": share_inside(maps, tumours)}
 
 
 # --- the recipe -------------------------------------------------------------------------------------------
@@ -165,8 +178,8 @@ def _tumour(maps: Tensor, tumours: Tensor) -> dict[str, float]:
 class MapsConfig(Config):
     """Two MobileNetV2, the parents "teacher" and "student" with these options, and the test images of a data set.
 
-    Maps are read at `layer` for the true class; `images` takes the first so many test images, None all. Nothing depends
-    on `seed`, which is that of the parents.
+    Maps are read at `layer` for the true class, propagated ones at `PROPAGATED_AT`; `images` takes the first so many
+    test images, None all. Nothing depends on `seed`, which is that of the parents.
     """
 
     dataset: str
@@ -209,13 +222,13 @@ def _canary() -> dict[str, float]:
     for role, options in (("student", config.model_options), ("teacher", config.teacher_options)):
         with seeded(0, f"canary {role}"):
             parents[role] = create_model("mobilenetv2", 4, **options).state_dict()
-    found = relevance_maps(config, Context("cpu", "fp32", None, parents)).metrics["maps"]
+    found = relevance_maps(config, canary_context("relevance_maps", **parents)).metrics["maps"]
     return {
         f"{kind}.{name}.{metric}": value
         for kind, networks in found.items()
         for name, numbers in networks.items()
         for metric, value in numbers.items()
-        if value is not None
+        if value is not None and metric not in ("zero_maps", "points_at_tumour")  # these jump by whole images
     }
 
 
@@ -234,14 +247,15 @@ def relevance_maps(config: MapsConfig, context: Context) -> Outcome:
 
     The metrics are {"maps": {kind: {"student", "teacher", "uniform": {...}}}}: for each network `likeness` (not of the
     teacher with itself), "zero_maps", the share of its maps that are zero, and "inside_head"; where tumours are known
-    also "points_at_tumour" and "inside_tumour". "uniform" is a map that prefers nothing: what guessing gives.
+    also "points_at_tumour" and "inside_tumour". "uniform" is a map that prefers nothing: what guessing gives. Shares
+    are means over maps that are not zero on images that the object divides; `with_head` counts those for the head.
     """
     test = load_dataset(config.dataset, "test")
     test = test if config.images is None else test.take(range(min(config.images, len(test))))
     labels, inside = labels_of(test), heads(test)
     tumours = torch.from_numpy(np.asarray(test.masks)) if config.dataset in TUMOURS else None
     made = {
-        role: _all_maps(options, context.parents[role], test, config.layer, context.device)
+        role: _all_maps(options, context.parents[role], test, config.layer, context)
         for role, options in (("student", config.model_options), ("teacher", config.teacher_options))
     }
     metrics = {kind: _compared(made["student"][kind], made["teacher"][kind], labels, inside, tumours) for kind in KINDS}
@@ -249,14 +263,18 @@ def relevance_maps(config: MapsConfig, context: Context) -> Outcome:
     return Outcome({"maps": metrics, **counts}, _planned(config))
 
 
-def _all_maps(options: Options, weights: dict[str, Any], test: ImageSet, layer: str, device: str) -> dict[str, Tensor]:
-    """Kind -> a network's maps of the true classes, float32 (N, H, W) on the CPU."""
+def _all_maps(
+    options: Options, weights: dict[str, Any], test: ImageSet, layer: str, context: Context
+) -> dict[str, Tensor]:
+    """Kind -> a network's maps of the true classes, float32 (N, H, W) on the CPU; made in double precision in fp64."""
+    dtype = torch.float64 if context.precision == "fp64" else torch.float32
     network = create_model("mobilenetv2", len(test.classes), **options)
     network.load_state_dict(weights)
-    network.to(device).eval()
-    images, labels = normalised(test), labels_of(test)
-    parts = [(i.to(device), k.to(device)) for i, k in zip(images.split(_PART), labels.split(_PART), strict=True)]
-    return {kind: torch.cat([maps_of(network, i, kind, k, layer).cpu() for i, k in parts]) for kind in KINDS}
+    network.to(context.device, dtype).eval()
+    pairs = zip(normalised(test).split(_PART), labels_of(test).split(_PART), strict=True)
+    parts = [(images.to(context.device, dtype), labels.to(context.device)) for images, labels in pairs]
+    at = {kind: PROPAGATED_AT if kind == "lrp" else layer for kind in KINDS}
+    return {kind: torch.cat([maps_of(network, i, kind, k, at[kind]).cpu() for i, k in parts]) for kind in KINDS}
 
 
 def _compared(own: Tensor, guide: Tensor, labels: Tensor, inside: Tensor, tumours: Tensor | None) -> dict[str, Any]:
