@@ -62,7 +62,7 @@ class Interval:
 
     def text(self, digits: int = 2, signed: bool = False) -> str:
         """Format as ``92.41 ± 0.12 (5)``: mean, half-width, number of seeds."""
-        number = f"{self.mean:{'+' if signed else ''}.{digits}f}"
+        number = f"{self.mean:{'+' if signed else 'z'}.{digits}f}"  # z: no minus before a zero, which is rounding
         if self.half_width is None:
             return f"{number} ({self.n})"
         return f"{number} ± {self.half_width:.{digits}f} ({self.n})"

@@ -24,6 +24,7 @@ def test_interval_is_student_t() -> None:
     assert (got.low, got.high) == (pytest.approx(low), pytest.approx(high))
     assert got.text() == "92.00 ± 0.20 (5)"
     assert v.interval(around(0.5)).text(signed=True) == "+0.50 ± 0.20 (5)"
+    assert v.interval({0: -1e-9}).text() == "0.00 (1)" and v.interval({0: -0.01}).text() == "-0.01 (1)"
 
 
 def test_one_run_has_no_interval() -> None:
