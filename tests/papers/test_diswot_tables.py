@@ -252,6 +252,20 @@ def test_every_seed_brings_its_series_of_draws():
         assert trained.parents["teacher"] in taught, "the teacher that the students have, too"
 
 
+def test_a_seed_that_some_students_lack_moves_no_mean():
+    class Uneven(Fake):
+        def samples(self, metric: str = "last", **cell: Any) -> dict[int, float]:
+            found = super().samples(metric, **cell)
+            return {**found, 1: 99.0, 2: 99.0} if found and cell["student"] == "w035-d11-dsc" else found
+
+    values = {(name, "gradcam_l2", 6, "last"): value / 1e6 for name, value in parameters().items()}
+    even, uneven = (made(values, scale="tiny", seeds=1) for made in (Fake, Uneven))
+    assert claims.accuracies(uneven) == claims.accuracies(even)
+    assert decided("table3_3", "f", uneven).detail == decided("table3_3", "f", even).detail
+    only = Uneven({("w035-d11-dsc", "gradcam_l2", 6, "last"): 70.0}, scale="tiny", seeds=1)
+    assert claims.accuracies(only) == {"w035-d11-dsc": {0: 70.0, 1: 99.0, 2: 99.0}}
+
+
 def test_the_printed_triple():
     best, middle, bad = ROLES.values()
     results = space({}, {best: 90.92, middle: 86.19, bad: 84.52})

@@ -52,7 +52,7 @@ def score_ranks_the_space(results: Any) -> list[Comparison]:
 
 def selected_is_among_the_best(results: Any) -> list[Comparison]:
     """diswot.table3_3.c: the student of lowest score comes within a point of the best of sixteen."""
-    scores, space = scored(results), _space(results)
+    scores, space = scored(results), accuracies(results)
     gap = {}
     if scores and len(space) == len(STUDENTS):
         selected = min(scores, key=scores.__getitem__)
@@ -310,10 +310,17 @@ def _fall(results: Any, method: str, side: str) -> SeedCount:
     return SeedCount(label, shift(lost, -COLLAPSE), side, least=MOST)
 
 
-def _space(results: Any) -> dict[str, dict[int, float]]:
-    """Student -> seed -> accuracy, of those of the sixteen that have run."""
-    found = {name: _samples(results, "student", name, "gradcam_l2", _size(results).space) for name in STUDENTS}
-    return {name: samples for name, samples in found.items() if samples}
+def accuracies(results: Any, metric: str = "last") -> dict[str, dict[int, float]]:
+    """Student -> seed -> accuracy in percent after distillation, of those that ran, in the order of the space.
+
+    The students of one seed share a teacher. So only the seeds are taken in which all of them ran, where there is any:
+    a further seed of one student would move its mean by what that seed's teacher brings.
+    """
+    epochs = _size(results).space
+    found = {name: _samples(results, "student", name, "gradcam_l2", epochs, metric) for name in STUDENTS}
+    ran = {name: samples for name, samples in found.items() if samples}
+    shared = _seeds(ran)
+    return {name: {seed: samples[seed] for seed in shared or samples} for name, samples in ran.items()}
 
 
 def _seeds(space: Mapping[str, Mapping[int, float]]) -> list[int]:
@@ -350,7 +357,7 @@ def _ranks(results: Any, label: str, predictor: Mapping[str, float]) -> Tested:
 
     The p-value is exact where no two numbers are equal, and the normal approximation otherwise.
     """
-    space = _space(results)
+    space = accuracies(results)
     found = len(space) if predictor else 0
     if found < len(STUDENTS):
         return Tested(label, None, expected=len(STUDENTS), found=found)
@@ -361,7 +368,7 @@ def _ranks(results: Any, label: str, predictor: Mapping[str, float]) -> Tested:
 
 def _better(results: Any, label: str, one: Mapping[str, float], other: Mapping[str, float]) -> Tested:
     """Tau of one predictor less that of another, by the bootstrap over students."""
-    space = _space(results)
+    space = accuracies(results)
     found = len(space) if one and other else 0
     if found < len(STUDENTS):
         return Tested(label, None, expected=len(STUDENTS), found=found)

@@ -15,7 +15,7 @@ from scipy.stats import kendalltau
 from efflib.data import load_dataset
 from efflib.papers.diswot import rivals, scores
 from efflib.papers.diswot.arms import SIZES
-from efflib.papers.diswot.claims import basis, pooled, scored, series
+from efflib.papers.diswot.claims import accuracies, basis, pooled, scored, series
 from efflib.papers.diswot.costs import cost
 from efflib.papers.diswot.curves import evidence
 from efflib.papers.diswot.ranks import RankCorrelation, critical_tau, rank_correlation, tau_b
@@ -47,7 +47,6 @@ NAMES = {
     "thesis_trained": "thesis (Grad-CAM, L2), trained teacher",
     "thesis_lrp_cos_trained": "thesis (LRP, cosine), trained teacher",
 }  # of `scores.SCORES`, and with the trained teacher
-METHOD = "gradcam_l2"  # by which every student is distilled
 BATCH = 32  # images that a score sees
 RESAMPLES = 400  # of the bootstrap over seeds, for each predictor
 EVALUATIONS = (24, 60, 100)  # of a search
@@ -72,13 +71,6 @@ def nwot(results: Results) -> By:
     """Student -> NWOT, the mean over the recorded series; empty where none is recorded."""
     found = [metrics["nwot"] for metrics in _scored(results) if "nwot" in metrics]
     return {name: fmean(own[name] for own in found) for name in (found[0] if found else ())}
-
-
-def accuracies(results: Results, metric: str = "last") -> dict[str, dict[int, float]]:
-    """Student -> seed -> accuracy in percent after distillation, of those that ran, in the order of the space."""
-    epochs = SIZES[results.scale].space
-    found = {name: results.samples(metric=metric, student=name, method=METHOD, epochs=epochs) for name in STUDENTS}
-    return {name: samples for name, samples in found.items() if samples}
 
 
 def _printed(what: str) -> dict[str, float]:
