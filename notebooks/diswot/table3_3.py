@@ -200,7 +200,8 @@ ranking.scatter_figure(curves.shown(page, ranking.ranked))
 # whose scores need a logarithmic axis.
 #
 # Every predictor against the same accuracies: the scores; *NWOT* {cite:p}`mellor2021nwot`, which asks how differently the ReLUs of an
-# untrained network answer to different images, without a teacher; two sizes; and a random order, the control that knows nothing. Among so many
+# untrained network answer to different images, without a teacher (series of draws in which some network codes two images alike, where it
+# is minus infinity, are left out); two sizes; and a random order, the control that knows nothing. Among so many
 # predictors one in twenty passes 5 % by chance.
 
 # %% tags=["remove-input"]

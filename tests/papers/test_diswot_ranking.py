@@ -251,6 +251,21 @@ def test_a_predictor_without_an_order_says_why() -> None:
     assert not rows["parameters"]["why not"]
 
 
+def test_a_series_with_images_that_a_network_codes_alike_is_left_out() -> None:
+    """Records cannot hold -inf: they say null."""
+
+    def alike(cell: dict, seed: int, trial: Any) -> Metrics:
+        found = measured(cell, seed, trial)
+        if "nwot" in found and seed == 0:
+            found["nwot"] = found["nwot"] | {NAMES[0]: None}
+        return found
+
+    assert ranking.nwot(results_of(alike, seeds=2)) == ranking.nwot(results_of(measured, seeds=1))
+    assert ranking.nwot(results_of(alike, seeds=1))[NAMES[0]] == float("-inf")
+    rows = rows_by_name(ranking.correlations_table(results_of(alike, seeds=1)))
+    assert "must be finite numbers" in rows["NWOT"]["why not"]
+
+
 def test_gaps_are_paired_and_the_nearest_neighbour_stands_beside(results) -> None:
     rows = rows_by_name(ranking.gaps_table(results))
     best = rows["w100-d17-gap"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
@@ -68,9 +69,15 @@ def _scored(results: Results) -> list[Mapping[str, Any]]:
 
 
 def nwot(results: Results) -> By:
-    """Student -> NWOT, the mean over the recorded series; empty where none is recorded."""
+    """Student -> NWOT, the mean over the recorded series; empty where none is recorded.
+
+    It is -inf for a network that codes two images of a batch alike, in any draw; records write that as null. Series in
+    which that happens are left out, unless it does in all.
+    """
     found = [metrics["nwot"] for metrics in _scored(results) if "nwot" in metrics]
-    return {name: fmean(own[name] for own in found) for name in (found[0] if found else ())}
+    found = [{name: float("-inf") if value is None else value for name, value in own.items()} for own in found]
+    finite = [own for own in found if all(map(math.isfinite, own.values()))] or found
+    return {name: fmean(own[name] for own in finite) for name in (finite[0] if finite else ())}
 
 
 def _printed(what: str) -> dict[str, float]:
