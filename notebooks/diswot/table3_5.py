@@ -103,8 +103,8 @@ curves.grid_table(curves.shown(page))
 # length the squared L2 distance is twice the cosine distance, in value and gradient, so that `lrp_l2` against `lrp_cosine` compares two forms
 # of the relation term, and the semantic term with twice its weight against once. `lrp_l2_raw` is the distance of
 # equation 2.19 to the letter. `propagated_cosine` is `lrp_cosine` with maps of LRP in its usual sense, propagated through the layers. At
-# the last map, which `paper` reads, the two are the same, so that it is among the runs of `small` only. `tiny` runs the ones that decide the collapse, `small` and `paper` all. The learning rate is constant, so one run,
-# read after 15, 30 and 50 epochs, gives all lengths.
+# the last map, which `paper` reads, the two are the same, so that it is among the runs of `small` only. `tiny` runs the ones that decide the
+# collapse, `small` and `paper` the others, too. The learning rate is constant, so one run, read after 15, 30 and 50 epochs, gives all lengths.
 
 # %% tags=["remove-input"]
 page.plan()
@@ -341,7 +341,7 @@ lrp.claims()
 # 8. *Weights* a quarter each, $T = 4$; KD one half each.
 # 9. *Training.* Adam at a constant $10^{-4}$ (`tiny`: $10^{-3}$, [why](table3_6.ipynb)), batches of 32, from scratch; the last epoch on the test images is
 #    reported. `tiny` and `small` hold a tenth of the training images out; only the rate was chosen by them.
-# 10. *Propagated LRP in a loss* (`propagated_cosine`, from `small` on): its rules divide by sums of contributions, which count as constants
+# 10. *Propagated LRP in a loss* (`propagated_cosine`, at `small`): its rules divide by sums of contributions, which count as constants
 #    where the loss is differentiated, so that its gradient is approximate.
 # 11. *Left out*: other norms in place of the Frobenius norm (spectral, row by row), in the losses; pixels normalised by mean and deviation of
 #    the data set.

@@ -22,7 +22,7 @@ from efflib.distill.diswot_plus import class_map, relation_loss, semantic_loss
 from efflib.papers.diswot.arms import SIZES
 from efflib.papers.diswot.curves import NAMES
 from efflib.papers.diswot.identity import apart, in_double
-from efflib.papers.diswot.maps import KINDS, LAYERS, PROPAGATED_AT, maps_of, normalised
+from efflib.papers.diswot.maps import KINDS, LAYERS, PROPAGATED_AT, maps_of, normalised, zero
 from efflib.papers.features import labels_of
 from efflib.papers.pictures import trained_model
 from efflib.report.figures import themed
@@ -40,7 +40,7 @@ STEPS = (1.0, 0.1, 0.01, 0.001)  # how far maps are moved away from their target
 BATCH = 32
 
 
-# --- networks ------------------------------------------------------------------------------------
+# --- networks ---------------------------------------------------------------------------------------------
 
 
 def networks(results: Results, store: Store) -> dict[str, nn.Module]:
@@ -139,7 +139,7 @@ def one_of_each_plane(found: Mapping[str, nn.Module], layer: str, slices: int = 
     for name in SHOWN:
         if name in found:
             maps = maps_of(found[name], normalised(data), "gradcam", "predicted", layer)
-            alive &= (maps != 0).flatten(1).any(dim=1).numpy()
+            alive &= ~zero(maps).numpy()
     chosen = []
     for plane in range(len(PLANES)):
         here = tumour & (planes == plane)

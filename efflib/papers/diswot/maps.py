@@ -5,7 +5,6 @@ It puts numbers to figures 3.8 and 3.9 of the thesis (spec, section 4.4), in the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal
 
@@ -113,7 +112,7 @@ def _with_others(own: Tensor, guide: Tensor, labels: Tensor) -> Tensor:
         of_class = torch.nonzero((labels == label) & ~zero(own) & ~zero(guide))[:, 0]
         if len(of_class) > 1:
             a, b = (F.normalize(_scaled(maps[of_class]), dim=1) for maps in (own, guide))
-            found[of_class] = (a @ (b.sum(dim=0) - b).T).diagonal() / (len(of_class) - 1)
+            found[of_class] = (a * (b.sum(dim=0) - b)).sum(dim=1) / (len(of_class) - 1)
     return found
 
 
@@ -279,13 +278,12 @@ def _all_maps(
 
 def _compared(own: Tensor, guide: Tensor, labels: Tensor, inside: Tensor, tumours: Tensor | None) -> dict[str, Any]:
     networks = {"student": own, "teacher": guide, "uniform": torch.ones_like(guide)}
-    place: Callable[[Tensor], dict] = (lambda maps: {}) if tumours is None else (lambda maps: _tumour(maps, tumours))
     return {
         name: {
             **({} if name == "teacher" else likeness(maps, guide, labels)),
             "zero_maps": float(zero(maps).double().mean()),
             "inside_head": share_inside(maps, inside),
-            **place(maps),
+            **({} if tumours is None else _tumour(maps, tumours)),
         }
         for name, maps in networks.items()
     }
